@@ -1,0 +1,176 @@
+"""Contracts: what may be plugged into actorflow, and the ports through which lower floors reach higher ones.
+
+Seams (`Instrument`, `Turns`, `Journal`) are absent by default and cost one test of a local variable then. Ports
+(`Compiler`, `Launcher`, `RunPort`) are bound once, in ``actorflow/__init__.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import attrs
+
+from actorflow.events import Event
+
+if TYPE_CHECKING:
+    from actorflow.retry import RetryInfo
+    from actorflow.state import StateStore
+
+__all__ = ["Instrument", "Journal", "Launcher", "Record", "RunPort", "Turns"]
+
+T = TypeVar("T")
+
+
+class Instrument:
+    """Told what happens in a runtime's runs. Override what you want to see; what you leave costs nothing.
+
+    Methods are called synchronously from the dispatcher: they must be quick and must not await. One that raises is removed
+    from the runtime and logged; the runs go on.
+
+    Example:
+        >>> class Printer(Instrument):
+        ...     def execution_started(self, run_id: str, step: str, event: Event, attempt: int) -> None:
+        ...         print(step, event)
+    """
+
+    def run_started(self, run_id: str, workflow: str) -> None:
+        """A run has begun."""
+
+    def run_ended(self, run_id: str, workflow: str, event: Event) -> None:
+        """A run is over; `event` is its terminal event."""
+
+    def execution_started(self, run_id: str, step: str, event: Event, attempt: int) -> None:
+        """A step body is about to run for `event`; `attempt` is 1 for the first try."""
+
+    def execution_ended(self, run_id: str, step: str, event: Event, error: BaseException | None) -> None:
+        """A step body has returned, or raised `error`."""
+
+    def event_sent(self, run_id: str, step: str | None, event: Event) -> None:
+        """An event was sent or returned by `step`, or came from outside (None)."""
+
+    def event_published(self, run_id: str, event: Event) -> None:
+        """An event was written to the run's stream."""
+
+    def retry_scheduled(self, run_id: str, step: str, event: Event, attempt: int, delay: float) -> None:
+        """Attempt number `attempt` failed; the next one begins in `delay` seconds."""
+
+    def dead_letter(self, run_id: str, event: Event, reason: str) -> None:
+        """An event went to the dead letters."""
+
+    def inbox_grown(self, run_id: str, step: str, size: int) -> None:
+        """A cycle of full inboxes was resolved by letting `step`'s inbox hold `size` events."""
+
+
+class Turns(Protocol):
+    """A gate around every task that the runtime starts: each resumption of code in it is a choice.
+
+    The simulator implements it; without it tasks run as the event loop pleases.
+    """
+
+    def ticket(self) -> int:
+        """A number for a new task, in order of creation: the task's identity in a schedule."""
+        ...
+
+    def drive(self, ticket: int, coro: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Runs `coro` to its end; before each resumption of it, waits for the turn of `ticket`."""
+        ...
+
+
+@attrs.frozen(slots=True)
+class Record:
+    """One entry of a run's journal.
+
+    Attributes:
+        run_id: The run it belongs to.
+        kind: ``created``, ``event``, ``ops``, ``done``, ``failed`` or ``closed`` (durability: records and tables).
+        invocation: Which event at which step: ``(event number, step index)``; None where no step is concerned.
+        attempt: 1 for the first try of the invocation.
+        effects: What the invocation did since its last record, in order: tuples led by their kind (``send``, ``publish``,
+            ``state``, ``collect``).
+        value: For ``closed``, the terminal event; for ``failed``, the delay before the next attempt in seconds.
+    """
+
+    run_id: str
+    kind: str
+    invocation: tuple[int, int] | None = None
+    attempt: int = 1
+    effects: Sequence[tuple[Any, ...]] = ()
+    value: Any = None
+
+
+class Journal(Protocol):
+    """The durable log of runs: ordered append; awaited only before something depends on it being kept.
+
+    Attributes:
+        durable: Number of the last record that is kept for good.
+    """
+
+    durable: int
+
+    def append(self, record: Record, /) -> int:
+        """Takes a record into the order of the journal and returns its number, counted from 1."""
+        ...
+
+    async def sync(self, number: int, /) -> None:
+        """Returns when record `number` and all before it are durable."""
+        ...
+
+
+class RunPort(Protocol):
+    """All that a `Context` does, done by whatever it is the face of: an execution, a run, or nothing yet."""
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        ...
+
+    @property
+    def state(self) -> StateStore[Any]:
+        """The run's shared state."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether the run has begun and is not over."""
+        ...
+
+    def post(self, event: Event, step: str | None) -> None:
+        """Sends without waiting; parks where the inbox is full."""
+        ...
+
+    async def deliver(self, event: Event, step: str | None) -> None:
+        """Sends and waits until there was room for it."""
+        ...
+
+    def publish(self, event: Event) -> None:
+        """Writes to the run's stream."""
+        ...
+
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Event] | None:
+        """Adds to a fan-in buffer and takes a full batch out of it."""
+        ...
+
+    def attempts(self) -> RetryInfo:
+        """What is known of the attempts of this execution."""
+        ...
+
+    def touch_state(self) -> None:
+        """Called before shared state is read or written."""
+        ...
+
+    def record_state(self, path: str | None, value: Any) -> None:
+        """Called after `path` of the shared state became `value`; None: the whole."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts runs; the runtime's side of `Workflow.run`."""
+
+    def start(self, workflow: Any, start_event: Event, *, context: Any, run_id: str | None) -> Any:
+        """Starts a run in the caller's event loop and returns its handle."""
+        ...
+
+    def run_sync(self, main: Callable[[], Awaitable[T]], backend: str) -> T:
+        """Runs `main` in a new event loop of `backend`."""
+        ...
