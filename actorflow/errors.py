@@ -18,6 +18,7 @@ __all__ = [
     "InternalError",
     "Problem",
     "StepTimeoutError",
+    "StreamLagged",
     "WorkflowCancelledByUser",
     "WorkflowCancelledError",
     "WorkflowConfigurationError",
@@ -135,6 +136,21 @@ class BackpressureDeadlock(WorkflowRuntimeError):
 
 class ContextStateError(WorkflowRuntimeError):
     """A context verb was used where it has no meaning, or the state was misused."""
+
+
+class StreamLagged(WorkflowRuntimeError):
+    """A reader of a stream was too slow: its next step goes on behind the events that it missed.
+
+    Attributes:
+        missed: How many events it will never see.
+    """
+
+    def __init__(self, missed: int, *, code: str = "AF025") -> None:
+        self.missed = missed
+        super().__init__(
+            f"the reader fell behind and missed {missed} events of the stream; go on iterating, and read faster",
+            code=code,
+        )
 
 
 class ContextSerdeError(ActorflowError):

@@ -1,0 +1,87 @@
+"""Event-driven workflows on typed, supervised actors, with structured concurrency, on asyncio and trio."""
+
+from actorflow._runtime.runtime import Runtime, RuntimeLauncher
+from actorflow.abc import DeadLetter, Instrument, Run, Stream, ports
+from actorflow.context import Context
+from actorflow.errors import (
+    ActorflowError,
+    BackpressureDeadlock,
+    ContextSerdeError,
+    ContextStateError,
+    InternalError,
+    StepTimeoutError,
+    StreamLagged,
+    WorkflowCancelledByUser,
+    WorkflowCancelledError,
+    WorkflowConfigurationError,
+    WorkflowRuntimeError,
+    WorkflowStalled,
+    WorkflowTimeoutError,
+    WorkflowValidationError,
+)
+from actorflow.events import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from actorflow.retry import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryInfo, RetryPolicy, retry_policy
+from actorflow.graph import compile_workflow
+from actorflow.serialization import JsonSerializer, PickleSerializer
+from actorflow.snapshots import ContextSnapshots
+from actorflow.state import DictState, InMemoryStateStore
+from actorflow.workflow import Workflow, step
+
+WorkflowHandler = Run
+"""Name of `Run` in LlamaIndex Workflows."""
+
+ports.compiler = compile_workflow
+ports.snapshots = ContextSnapshots()
+ports.launcher = RuntimeLauncher()
+
+__all__ = [
+    "ActorflowError",
+    "BackpressureDeadlock",
+    "ConstantDelayRetryPolicy",
+    "Context",
+    "ContextSerdeError",
+    "ContextStateError",
+    "DeadLetter",
+    "DictState",
+    "Event",
+    "ExponentialBackoffRetryPolicy",
+    "HumanResponseEvent",
+    "InMemoryStateStore",
+    "InputRequiredEvent",
+    "Instrument",
+    "InternalError",
+    "JsonSerializer",
+    "PickleSerializer",
+    "RetryInfo",
+    "RetryPolicy",
+    "Run",
+    "Runtime",
+    "StartEvent",
+    "StepTimeoutError",
+    "StopEvent",
+    "Stream",
+    "StreamLagged",
+    "Workflow",
+    "WorkflowCancelledByUser",
+    "WorkflowCancelledError",
+    "WorkflowCancelledEvent",
+    "WorkflowConfigurationError",
+    "WorkflowFailedEvent",
+    "WorkflowHandler",
+    "WorkflowRuntimeError",
+    "WorkflowStalled",
+    "WorkflowTimedOutEvent",
+    "WorkflowTimeoutError",
+    "WorkflowValidationError",
+    "retry_policy",
+    "step",
+]

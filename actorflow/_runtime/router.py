@@ -1,0 +1,75 @@
+"""Where an event goes: a workflow class's routes, resolved per event class once and shared by all of its runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from actorflow._signature import StepSpec
+from actorflow.events import Event, InputRequiredEvent, StopEvent
+from actorflow.graph import Graph
+
+__all__ = ["Plan", "Route", "plan_of"]
+
+
+@attrs.frozen(slots=True)
+class Route:
+    """What becomes of events of one class.
+
+    Attributes:
+        kind: ``stop`` ends the run, ``stream`` publishes (and goes to its receivers too), ``steps`` goes to its receivers.
+        receivers: Indices of the steps that get it.
+    """
+
+    kind: Literal["stop", "stream", "steps"]
+    receivers: tuple[int, ...]
+
+
+class Plan:
+    """A compiled workflow in the form that the dispatcher reads.
+
+    Attributes:
+        graph: What it was made from.
+        steps: The steps in the order of their indices.
+        single: Index of the one receiver, for event classes with exactly one and nothing else to do.
+        routes: All event classes met so far.
+    """
+
+    __slots__ = ("by_name", "graph", "name", "routes", "single", "steps")
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.name = graph.name
+        self.steps: tuple[StepSpec, ...] = graph.steps
+        self.by_name = {spec.name: k for k, spec in enumerate(graph.steps)}
+        self.routes: dict[type, Route] = {}
+        self.single: dict[type, int] = {}
+        for spec in graph.steps:
+            for event_type in (*spec.accepts, *spec.emits):
+                self.route(event_type)
+
+    def route(self, event_type: type[Event]) -> Route:
+        """The route of an event class, resolved when first asked for."""
+        route = self.routes.get(event_type)
+        if route is None:
+            receivers = self.graph.receivers(event_type)
+            if issubclass(event_type, StopEvent):
+                route = Route("stop", ())
+            elif issubclass(event_type, InputRequiredEvent):
+                route = Route("stream", receivers)
+            else:
+                route = Route("steps", receivers)
+                if len(receivers) == 1:
+                    self.single[event_type] = receivers[0]
+            self.routes[event_type] = route
+        return route
+
+
+def plan_of(workflow: Any) -> Plan:
+    """The plan of a workflow instance's class, made once per class."""
+    cls = type(workflow)
+    plan: Plan | None = vars(cls).get("_actorflow_plan")
+    if plan is None:
+        plan = cls._actorflow_plan = Plan(cls._actorflow_graph())
+    return plan

@@ -1,0 +1,728 @@
+"""One execution of a workflow: its record, its handle, and the port of its context for callers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextvars import Context as Variables
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import anyio
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+
+from actorflow import abc
+from actorflow._runtime.actor import Actor, Delivery
+from actorflow._runtime.carrier import OUTBOX_LIMIT, Carrier
+from actorflow._runtime.inbox import Outbox, Room
+from actorflow._runtime.relief import blocked_cycle
+from actorflow._runtime.router import Plan
+from actorflow._runtime.stream import Hub, Stream
+from actorflow._runtime.timers import Timer
+from actorflow.abc import DeadLetter, Journal, Record
+from actorflow.context import Context
+from actorflow.errors import (
+    BackpressureDeadlock,
+    ContextStateError,
+    WorkflowCancelledError,
+    WorkflowRuntimeError,
+    WorkflowStalled,
+    WorkflowTimeoutError,
+)
+from actorflow.events import (
+    Event,
+    StopEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+    describe,
+)
+from actorflow.retry import RetryInfo
+from actorflow.state import DictState, StateStore
+
+if TYPE_CHECKING:
+    from actorflow._runtime.runtime import Runtime
+
+__all__ = ["LiveRun"]
+
+logger = logging.getLogger("actorflow")
+
+INBOX_GROWTH = 64
+"""How many times its capacity an inbox may hold while a cycle of full inboxes is being resolved."""
+
+DEAD_LETTERS = 10_000
+
+
+class _Alarm:
+    """Logs a failure that nobody has looked at when its run is forgotten."""
+
+    __slots__ = ("error", "run_id", "workflow")
+
+    def __init__(self, workflow: str, run_id: str, error: BaseException) -> None:
+        self.workflow = workflow
+        self.run_id = run_id
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        if self.error is not None:
+            logger.error(
+                "run %s of %s failed and nobody awaited it", self.run_id, self.workflow, exc_info=self.error,
+                extra={"run_id": self.run_id, "workflow": self.workflow},
+            )  # fmt: skip
+
+
+class LiveRun(abc.Run[Any], Timer):
+    """A run; the public contract is `actorflow.abc.Run`.
+
+    Attributes:
+        tasks: Carrier tasks alive, or about to be.
+        done: The run is over; tasks may still be unwinding.
+        dirty: The execution that touched shared state last and has not recorded it (journal only).
+    """
+
+    __slots__ = (
+        "__weakref__", "_alarm", "_awaiters", "_closing", "_concluded", "_context", "_ended", "_grown", "_outside",
+        "_publishing", "_recorded", "_result_error", "_run_id", "_state", "_stream", "_terminal", "_unhandled", "actors",
+        "budget", "carriers", "carriers_made", "created", "dead", "dirty", "done", "hooks", "journal", "last_without_result", "numbers", "owned",
+        "plan", "runtime", "tasks", "timers", "variables", "workflow",
+    )  # fmt: skip
+
+    def __init__(
+        self, runtime: Runtime, workflow: Any, plan: Plan, context: Context[Any] | None, run_id: str | None
+    ) -> None:
+        self.deadline = math.inf
+        self.entry = math.inf
+        self.runtime = runtime
+        self.workflow = workflow
+        self.plan = plan
+        self.journal: Journal | None = runtime.journal
+        self.timers = runtime.timers
+        self.hooks = runtime.hooks_for(workflow)
+        self.budget = runtime.budget
+        self.variables: Variables
+        self.actors: list[Actor | None] = [None] * len(plan.steps)
+        self.carriers: set[Carrier] = set()
+        self.carriers_made = 0
+        self.created = 0
+        self.tasks = 0
+        self.done = False
+        self.owned = True
+        self.dead: deque[DeadLetter] | None = None
+        self.dirty: Carrier | None = None
+        self.numbers = 0
+        self.last_without_result: Actor | None = None
+        self._run_id = run_id
+        self._context = context
+        self._state: StateStore[Any] | None = None
+        self._stream: Hub | None = None
+        self._outside: Outbox | None = None
+        self._terminal: StopEvent[Any] | None = None
+        self._result_error: BaseException | None = None
+        self._alarm: _Alarm | None = None
+        self._ended: anyio.Event | None = None
+        self._awaiters = 0
+        self._unhandled = 0
+        self._concluded = False
+        self._closing = 0
+        self._grown: set[frozenset[str]] | None = None
+        self._recorded: deque[tuple[int, Event]] | None = None
+        self._publishing = False
+
+    # ------------------------------------------------------------------------------------------------ beginning
+    def begin(self, start_event: Event) -> None:
+        """Gives the start event to its steps."""
+        if self._context is not None:
+            self._adopt(self._context)
+        timeout = self.workflow._actorflow_options.timeout
+        if timeout is not None:
+            self.timers.arm(self, self.timers.clock() + timeout)
+        if self.hooks.run_started is not None:
+            self.hooks.run_started(self.run_id, self.plan.name)
+        if self.journal is not None:
+            self.created = self.journal.append(
+                Record(self.run_id, "created", effects=(("send", start_event, None),), value=self.plan.name)
+            )
+        item = self.item(start_event, self.created)
+        for k in self.plan.route(type(start_event)).receivers:
+            actor = self.actor(k)
+            carrier = Carrier(self, actor)
+            carrier.begin(item)
+            self.tasks += 1
+            self.spawn(carrier)
+
+    def _adopt(self, context: Context[Any]) -> None:
+        """Goes on with the state of a context that was seeded before, or used by an earlier run."""
+        port = context._port
+        if type(port.workflow) is not type(self.workflow):
+            raise ContextStateError(
+                f"the context belongs to {type(port.workflow).__name__}, and this is {self.plan.name}; "
+                f"make one with Context({self.plan.name}(…))",
+                code="AF043",
+            )
+        if port.running:
+            raise ContextStateError(
+                f"the context belongs to run {port.run_id}, which is not over; await that run first, or use another context",
+                code="AF044",
+            )
+        self._state = port.state
+        context._port = self
+
+    def actor(self, k: int) -> Actor:
+        """The actor of a step, made when first needed."""
+        actor = self.actors[k]
+        if actor is None:
+            actor = self.actors[k] = Actor(self.workflow, self.plan.steps[k], k)
+        return actor
+
+    def spawn(self, carrier: Carrier) -> None:
+        """Starts a task for a carrier, in a copy of the context of the caller of ``run()``."""
+        self.runtime.spawn(self.variables, carrier.carry)
+
+    def start_carrier(self, actor: Actor) -> None:
+        """One more carrier for an actor with backlog and a free slot; only one is on its way at a time."""
+        actor.starting = True
+        self.tasks += 1
+        self.spawn(Carrier(self, actor))
+
+    # ------------------------------------------------------------------------------------------------ routing
+    def item(self, event: Event, record: int) -> Any:
+        """An event in the form in which it travels."""
+        if self.journal is None:
+            return event
+        self.numbers += 1
+        return Delivery(event, self.numbers, record)
+
+    def check(self, event: Event, step: str | None) -> None:
+        """Refuses what nobody could handle, to the face of the sender.
+
+        Raises:
+            WorkflowRuntimeError: It is not an event, or the step does not exist or does not accept it.
+        """
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowRuntimeError(
+                f"send_event got {event!r} ({type(event).__name__}), not an event; derive its class from actorflow.Event",
+                code="AF029",
+            )
+        if step is not None:
+            k = self.plan.by_name.get(step)
+            if k is None:
+                raise WorkflowRuntimeError(
+                    f"{self.plan.name} has no step {step!r}; it has: {', '.join(self.plan.by_name)}", code="AF031"
+                )
+            if k not in self.plan.route(type(event)).receivers:
+                raise WorkflowRuntimeError(
+                    f"{self.plan.name}.{step} does not accept {type(event).__name__}; send it without step=, "
+                    "or add it to the step's annotation",
+                    code="AF032",
+                )
+
+    def route(
+        self,
+        event: Event,
+        step: str | None,
+        sender: Carrier | None,
+        record: int = 0,
+        *,
+        rooms: list[Room] | None = None,
+    ) -> None:
+        """Sends an event where it belongs, in one synchronous block.
+
+        Args:
+            event: What is sent.
+            step: Name of the one step that is to get it, None for all that accept it.
+            sender: The carrier whose body sent or returned it; None for the outside.
+            record: The journal record it depends on.
+            rooms: Where given, gets one entry for each receiver that had no room.
+        """
+        if self.done:
+            self.count_unhandled(event)
+            return
+        route = self.plan.route(type(event))
+        if route.kind == "stop":
+            assert isinstance(event, StopEvent)  # noqa: S101
+            self.stop(event, None if sender is None or sender.in_body else sender)
+            return
+        if route.kind == "stream":
+            self.publish(event)
+        receivers = route.receivers if step is None else (self.plan.by_name[step],)
+        if not receivers:
+            if route.kind != "stream":
+                self._nobody(event, sender)
+            return
+        item = self.item(event, record)
+        for k in receivers:
+            target = self.actor(k)
+            room = None if rooms is None else Room(sender)
+            placed = sender.place(target, item, room) if sender is not None else self._place(target, item, room)
+            if not placed and rooms is not None and room is not None:
+                rooms.append(room)
+
+    def _place(self, target: Actor, item: Any, room: Room | None) -> bool:
+        """The same as `Carrier.place`, for the outside."""
+        outbox = self._outside
+        if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:
+            target.push(item)
+            if not target.starting and target.busy < target.limit:
+                self.start_carrier(target)
+            return True
+        if outbox is None:
+            outbox = self._outside = Outbox()
+        outbox.park(target, item, room)
+        return False
+
+    def _nobody(self, event: Event, sender: Carrier | None) -> None:
+        """No step accepts an event."""
+        name = type(event).__name__
+        where = "outside" if sender is None else f"{self.plan.name}.{sender.actor.name}"
+        reason = f"no step of {self.plan.name} accepts {name}"
+        self.dead_letter(event, reason, None if sender is None else sender.actor.name, 0)
+        if self.workflow._actorflow_options.on_unhandled == "dead_letter":
+            return
+        error = WorkflowRuntimeError(
+            f"{reason}, and {where} sent {describe(event)}; let a step accept it, or pass "
+            f"{self.plan.name}(on_unhandled='dead_letter')",
+            code="AF033",
+        )
+        if sender is None:
+            raise error
+        self.fail(error, step=sender.actor.name, own=None if sender.in_body else sender)
+
+    def dead_letter(self, event: Event, reason: str, step: str | None, attempt: int) -> None:
+        """Keeps an event that nobody handled."""
+        if self.dead is None:
+            self.dead = deque(maxlen=DEAD_LETTERS)
+        self.dead.append(DeadLetter(event, reason, step, attempt))
+        if self.hooks.dead_letter is not None:
+            self.hooks.dead_letter(self.run_id, event, reason)
+
+    def count_unhandled(self, item: Any) -> None:
+        """The run is over and nobody handled this."""
+        self._unhandled += 1
+        if self.hooks.event_unhandled is not None:
+            self.hooks.event_unhandled(self.run_id, item.event if isinstance(item, Delivery) else item)
+
+    # ------------------------------------------------------------------------------------------------ blocked, stalled
+    def relieve(self, actor: Actor) -> None:
+        """Resolves a cycle of full inboxes that has closed with `actor`: its smallest one takes one event more.
+
+        Parks (1995), *Bounded Scheduling of Process Networks*; Geilen and Basten (2003) for local cycles.
+        """
+        while not self.done:
+            cycle = blocked_cycle(self, actor)
+            if cycle is None:
+                return
+            lane, names = cycle
+            target = lane.inbox
+            assert isinstance(target, Actor)  # noqa: S101
+            if target.n >= target.capacity * INBOX_GROWTH:
+                self.fail(
+                    BackpressureDeadlock(
+                        f"run {self.run_id} of {self.plan.name}: the steps {', '.join(sorted(names))} wait for room in "
+                        f"each other's inboxes, and {target.name}'s holds {target.n} events already, {INBOX_GROWTH} times "
+                        "its capacity; let them make fewer events than they consume, or raise @step(inbox=…)",
+                        code="AF034",
+                    )
+                )
+                return
+            target.grow(lane)
+            if self.hooks.inbox_grown is not None:
+                self.hooks.inbox_grown(self.run_id, target.name, target.n)
+            if self._grown is None:
+                self._grown = set()
+            if names not in self._grown:
+                self._grown.add(names)
+                logger.warning(
+                    "run %s of %s: the steps %s waited for room in each other's inboxes; %s takes more than its %d",
+                    self.run_id, self.plan.name, ", ".join(sorted(names)), target.name, target.capacity,
+                    extra={"run_id": self.run_id, "workflow": self.plan.name},
+                )  # fmt: skip
+            if not target.starting and target.busy < target.limit:
+                self.start_carrier(target)
+
+    def _quiet(self) -> None:
+        """No task is left and the run is not over: it waits for the outside, or can never end."""
+        if self.plan.graph.accepts_external:
+            self.runtime.changed()
+            return
+        last = self.last_without_result
+        said = f"{self.plan.name}.{last.name} returned None last" if last is not None else "no step returned anything"
+        kept = [
+            f"{a.name} keeps {len(b.events)} collected event{'s' if len(b.events) > 1 else ''}"
+            + (f" in buffer {name!r}" if name is not None else "")
+            for a in self.actors
+            if a is not None
+            for name, b in (a.buffers or {}).items()
+            if b.events
+        ]
+        self.fail(
+            WorkflowStalled(
+                f"run {self.run_id} of {self.plan.name} stalled: nothing is queued or running and no StopEvent came; "
+                f"{'; '.join([said, *kept])}. Return an event there, or a StopEvent",
+                code="AF035",
+            )
+        )
+
+    # ------------------------------------------------------------------------------------------------ ending
+    def stop(self, event: StopEvent[Any], own: Carrier | None) -> None:
+        """The first StopEvent wins."""
+        self._finish(event, None, own)
+
+    def fail(
+        self,
+        error: BaseException,
+        *,
+        step: str = "",
+        attempts: int | None = None,
+        elapsed: float | None = None,
+        own: Carrier | None = None,
+    ) -> None:
+        """Ends the run with an error."""
+        if not self.done:
+            event = WorkflowFailedEvent(step_name=step, exception=error, attempts=attempts, elapsed_seconds=elapsed)
+            self._finish(event, error, own)
+
+    def cancel(self, reason: str, *, closing: bool = False) -> None:
+        """Ends the run as cancelled."""
+        if not self.done:
+            error = WorkflowCancelledError(f"run {self.run_id} of {self.plan.name} was cancelled: {reason}", code="AF021")
+            self._finish(WorkflowCancelledEvent(reason=reason), error, None, closing=closing)
+
+    def cancelled_from_outside(self) -> None:
+        """A carrier's task was cancelled by somebody else: the runtime or the event loop ends."""
+        self.cancel("its event loop or runtime ended", closing=True)
+
+    def cleanup_failed(self, step: str, error: Exception) -> None:
+        """A body that was being cancelled raised; the run's outcome is decided already."""
+        logger.warning(
+            "%s.%s raised while it was being cancelled at the end of run %s", self.plan.name, step, self.run_id,
+            exc_info=error, extra={"run_id": self.run_id, "workflow": self.plan.name},
+        )  # fmt: skip
+
+    def fire(self) -> None:
+        """The run has outlived its timeout."""
+        if self.done:
+            return
+        timeout = self.workflow._actorflow_options.timeout
+        active = sorted({carrier.actor.name for carrier in self.carriers})
+        error = WorkflowTimeoutError(
+            f"run {self.run_id} of {self.plan.name} did not end within {timeout:g} s; "
+            f"still at work: {', '.join(active) or 'nothing'}",
+            code="AF011",
+        )
+        self._finish(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, None)
+
+    def _finish(
+        self, event: StopEvent[Any], error: BaseException | None, own: Carrier | None, *, closing: bool = False
+    ) -> None:
+        if self.done:
+            self.count_unhandled(event)
+            return
+        self.done = True
+        self._terminal = event
+        self._result_error = error
+        self.timers.drop(self)
+        if error is not None:
+            self._alarm = _Alarm(self.plan.name, self.run_id, error)
+        if self.journal is not None and not closing:
+            self._closing = self.journal.append(Record(self.run_id, "closed", value=event))
+        for carrier in self.carriers:
+            if carrier is not own and carrier.scope is not None:  # cancelling one's own scope costs 20 µs
+                carrier.scope.cancel()
+        if not self.tasks:
+            self._conclude()
+
+    def left(self, carrier: Carrier) -> None:
+        """A carrier's task has ended."""
+        self.tasks -= 1
+        if not self.tasks:
+            if self.done:
+                self._conclude()
+            else:
+                self._quiet()
+
+    def _conclude(self) -> None:
+        """Everything has ended: the terminal event leaves, once it is durable."""
+        if self._concluded:
+            return
+        journal = self.journal
+        if journal is not None and journal.durable < self._closing and not self.runtime.closed:
+            self.tasks += 1
+            self.runtime.spawn(self.variables, self._conclude_durable)
+            return
+        self._concluded = True
+        for actor in self.actors:
+            if actor is not None:
+                for item in actor.close():
+                    self.count_unhandled(item)
+        while self._recorded:
+            self._hub().publish(self._recorded.popleft()[1])
+        assert self._terminal is not None  # noqa: S101
+        self._hub().close(self._terminal)
+        if self.hooks.run_ended is not None:
+            self.hooks.run_ended(self.run_id, self.plan.name, self._terminal)
+        if self._ended is not None:
+            self._ended.set()
+        self.runtime.forget(self)
+
+    async def _conclude_durable(self) -> None:
+        try:
+            if self.journal is not None:
+                await self.journal.sync(self._closing)
+        finally:
+            self._closing = 0
+            self.tasks -= 1
+            if not self.tasks:
+                self._conclude()
+
+    # ------------------------------------------------------------------------------------------------ publishing
+    def _hub(self) -> Hub:
+        if self._stream is None:
+            self._stream = Hub()
+        return self._stream
+
+    def publish(self, event: Event) -> None:
+        """Writes to the run's stream."""
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowRuntimeError(
+                f"write_event_to_stream got {event!r} ({type(event).__name__}), not an event", code="AF036"
+            )
+        if self._concluded:
+            raise WorkflowRuntimeError(
+                f"run {self.run_id} of {self.plan.name} is over and its stream has ended; publish before the StopEvent",
+                code="AF037",
+            )
+        self._hub().publish(event)
+        if self.hooks.event_published is not None:
+            self.hooks.event_published(self.run_id, event)
+
+    def publish_recorded(self, event: Event, record: int) -> None:
+        """The same with a journal: readers see it once its record is durable."""
+        assert self.journal is not None  # noqa: S101
+        if self._recorded is None:
+            self._recorded = deque()
+        self._recorded.append((record, event))
+        if not self._publishing:
+            self._publishing = True
+            self.tasks += 1
+            self.runtime.spawn(self.variables, self._publish_durable)
+
+    async def _publish_durable(self) -> None:
+        assert self.journal is not None  # noqa: S101
+        assert self._recorded is not None  # noqa: S101
+        try:
+            while self._recorded:
+                record = self._recorded[0][0]
+                if self.journal.durable < record:
+                    await self.journal.sync(record)
+                if self._recorded:
+                    self.publish(self._recorded.popleft()[1])
+        finally:
+            self._publishing = False
+            self.tasks -= 1
+            if not self.tasks:
+                if self.done:
+                    self._conclude()
+                else:
+                    self._quiet()
+
+    # ------------------------------------------------------------------------------------------------ the handle
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        if self._run_id is None:
+            self._run_id = self.runtime.new_id()
+        return self._run_id
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context, for its caller."""
+        if self._context is None:
+            self._context = Context.__new__(Context)
+            self._context._port = self
+        return self._context
+
+    @property
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        """The newest events that nobody handled."""
+        return tuple(self.dead or ())
+
+    @property
+    def unhandled(self) -> int:
+        """How many accepted events nobody had finished with at the end."""
+        return self._unhandled
+
+    def is_done(self) -> bool:
+        """Whether everything has ended."""
+        return self._concluded
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._result().__await__()
+
+    async def _result(self) -> Any:
+        await self._wait(owning=self.owned)
+        return self.stop_event_result()
+
+    async def _wait(self, *, owning: bool) -> None:
+        """Returns when everything has ended; where `owning`, the last one to be cancelled here takes the run along."""
+        if self._concluded:
+            await checkpoint()
+            return
+        if self._ended is None:
+            self._ended = anyio.Event()
+        self._awaiters += owning
+        try:
+            await self._ended.wait()
+        except BaseException:
+            if owning and self._awaiters == 1 and not self._concluded:
+                self.cancel("the last task that awaited it was cancelled")
+                self._observed()
+                with CancelScope(shield=True):
+                    await self._ended.wait()
+            raise
+        finally:
+            self._awaiters -= owning
+
+    def _observed(self) -> None:
+        if self._alarm is not None:
+            self._alarm.error = None
+
+    def stop_event_result(self) -> Any:
+        """The result, or the error that ended the run."""
+        if not self._concluded or self._terminal is None:
+            raise ContextStateError(
+                f"run {self.run_id} of {self.plan.name} is not over; await it first", code="AF045"
+            )
+        self._observed()
+        if self._result_error is not None:
+            raise self._result_error
+        return self._terminal.result if type(self._terminal) is StopEvent else self._terminal
+
+    def get_stop_event(self) -> StopEvent[Any] | None:
+        """The terminal event."""
+        if not self._concluded:
+            return None
+        self._observed()
+        return self._terminal
+
+    def stream_events(self, *, after: int | None = None) -> Stream:
+        """The events that the run publishes."""
+        hub = self._hub()
+        if after is not None:
+            return Stream(hub, after + 1)
+        cursor = hub.first if hub.resume is None else hub.resume
+        return Stream(hub, cursor)
+
+    async def send_event(self, event: Event, step: str | None = None) -> None:
+        """Sends an event into the run and waits for room."""
+        await checkpoint()
+        await self.deliver(event, step)
+
+    async def cancel_run(self) -> None:
+        """Cancels the run and waits for its end."""
+        self.cancel("cancel_run() was called")
+        self._observed()
+        await self._wait(owning=False)
+
+    def __repr__(self) -> str:
+        if not self.done:
+            status = "running" if self.tasks else "idle"
+        else:
+            status = type(self._terminal).__name__ if self._concluded else "ending"
+        return f"<Run {self.run_id} of {self.plan.name}: {status}>"
+
+    # ------------------------------------------------------------------------------------------------ RunPort
+    @property
+    def state(self) -> StateStore[Any]:
+        """The run's shared state, made when first needed."""
+        if self._state is None:
+            self._state = StateStore(DictState())
+        return self._state
+
+    @property
+    def running(self) -> bool:
+        """Whether the run is not over."""
+        return not self._concluded
+
+    def _over(self) -> NoReturn:
+        raise WorkflowRuntimeError(
+            f"run {self.run_id} of {self.plan.name} is over; start a new one with run()", code="AF020"
+        )
+
+    def post(self, event: Event, step: str | None) -> None:
+        """Sends from outside without waiting."""
+        if self.done:
+            self._over()
+        self.check(event, step)
+        outbox = self._outside
+        if outbox is not None and outbox.parked >= OUTBOX_LIMIT:
+            raise WorkflowRuntimeError(
+                f"run {self.run_id} of {self.plan.name} has {outbox.parked} events from outside parked because the "
+                "receivers' inboxes are full; use `await run.send_event(event)`, which waits for room",
+                code="AF038",
+            )
+        self.route(event, step, None, self._journalled(event, step))
+
+    async def deliver(self, event: Event, step: str | None) -> None:
+        """Sends from outside and waits for room, and with a journal until it is durable."""
+        if self.done:
+            self._over()
+        self.check(event, step)
+        rooms: list[Room] = []
+        record = self._journalled(event, step)
+        self.route(event, step, None, record, rooms=rooms)
+        if self.journal is not None:
+            await self.journal.sync(record)
+        for room in rooms:
+            await self._room_or_end(room)
+
+    async def _room_or_end(self, room: Room) -> None:
+        """Waits for room; the end of the run makes it pointless to wait on."""
+        if self._ended is None:
+            self._ended = anyio.Event()
+        async with anyio.create_task_group() as group:
+
+            async def end() -> None:
+                assert self._ended is not None  # noqa: S101
+                await self._ended.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(end)
+            await room.event.wait()
+            group.cancel_scope.cancel()
+
+    def _journalled(self, event: Event, step: str | None) -> int:
+        if self.hooks.event_sent is not None:
+            self.hooks.event_sent(self.run_id, None, event)
+        if self.journal is None:
+            return 0
+        return self.journal.append(Record(self.run_id, "event", effects=(("send", event, step),)))
+
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Any] | None:
+        """Has no meaning outside of a step."""
+        raise ContextStateError(
+            "collect_events has its buffers in a step, and this is not a step's context (or its step has returned); "
+            "call it inside the step's body",
+            code="AF046",
+        )
+
+    def attempts(self) -> RetryInfo:
+        """Has no meaning outside of a step."""
+        raise ContextStateError(
+            "retry_info tells of one execution of a step, and this is not a step's context (or its step has returned); "
+            "call it inside the step's body",
+            code="AF047",
+        )
+
+    def touch_state(self) -> None:
+        """What an execution did to shared state must be in the journal before what the outside does."""
+        if self.journal is not None:
+            if self.dirty is not None and self.dirty.effects:
+                self.dirty.record("ops")
+            self.dirty = None
+
+    def record_state(self, path: str | None, value: Any) -> None:
+        """The outside has changed shared state."""
+        if self.journal is not None:
+            self.journal.append(Record(self.run_id, "ops", effects=(("state", path, value),)))

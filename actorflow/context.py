@@ -1,0 +1,231 @@
+"""Context: what a step and a caller may do in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NoReturn, TypeVar, cast, overload
+
+from typing_extensions import TypeVar as TypeVarDefault
+
+from actorflow.abc import RunPort, ports
+from actorflow.errors import ContextStateError
+from actorflow.events import Event
+from actorflow.retry import RetryInfo
+from actorflow.state import DictState, StateFace, StateStore
+
+__all__ = ["Context"]
+
+StateT = TypeVarDefault("StateT", default=DictState)
+E = TypeVar("E", bound=Event)
+
+
+class Context(Generic[StateT]):
+    """The run's face: shared state, sending, fan-in and the event stream.
+
+    A step gets one by naming a parameter of this type; the caller has ``run.ctx``. Made by hand, ``Context(workflow)``
+    holds state only, to be seeded before a run and used again after it: ``workflow.run(ctx=context)``.
+
+    What a step's body does after it has returned (from a task it left elsewhere) counts as sent from outside.
+
+    Example:
+        >>> from actorflow import Context, StartEvent, StopEvent, Workflow, step
+        >>> class Counter(Workflow):
+        ...     @step
+        ...     async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ...         async with ctx.store.edit_state() as state:
+        ...             state["runs"] = state.get("runs", 0) + 1
+        ...         return StopEvent(result=await ctx.store.get("runs"))
+        >>> async def main() -> None:
+        ...     counter = Counter()
+        ...     context = Context(counter)
+        ...     print(await counter.run(ctx=context), await counter.run(ctx=context))
+        >>> import anyio
+        >>> anyio.run(main)
+        1 2
+    """
+
+    __slots__ = ("__weakref__", "_port", "_store")
+
+    _port: RunPort
+    _store: StateFace[StateT]
+
+    def __init__(self, workflow: object) -> None:
+        self._port = _Unstarted(workflow, StateStore(DictState()))
+
+    @staticmethod
+    def get_step_context() -> Context[Any]:
+        """The context of the step that is running, for code that a step calls.
+
+        Raises:
+            ContextStateError: No step body is running here.
+        """
+        context = ports.launcher.step_context()
+        if context is None:
+            raise ContextStateError(
+                "Context.get_step_context() was called outside of a step; call it from code that a step runs, "
+                "or use run.ctx",
+                code="AF041",
+            )
+        return cast("Context[Any]", context)
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self._port.run_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the run has begun and is not over."""
+        return self._port.running
+
+    @property
+    def store(self) -> StateFace[StateT]:
+        """The run's shared state: ``get``, ``set``, ``edit_state``, ``get_state``, ``set_state``, ``clear``."""
+        try:
+            return self._store
+        except AttributeError:
+            # Through this object, not through the port of the moment: a context outlives the execution it was made for.
+            self._store = StateFace(self._port.state, self._touch_state, self._record_state)
+            return self._store
+
+    def _touch_state(self) -> None:
+        self._port.touch_state()
+
+    def _record_state(self, path: str | None, value: Any) -> None:
+        self._port.record_state(path, value)
+
+    def send_event(self, message: Event, step: str | None = None) -> None:
+        """Sends an event without waiting.
+
+        It is delivered at once while its receivers have room, else parked and delivered in order as room appears.
+
+        Args:
+            message: What to send.
+            step: Name of the one step that is to get it; None for every step that accepts it.
+
+        Raises:
+            WorkflowRuntimeError: Too many events of this execution are parked (use ``await ctx.send``), or no step
+                accepts the event.
+        """
+        self._port.post(message, step)
+
+    async def send(self, message: Event, step: str | None = None) -> None:
+        """Sends an event and waits until there was room for it: the way to be slowed down by slow receivers.
+
+        Cancelled while it waits, the event has been sent all the same: what is awaited is room.
+
+        Args:
+            message: What to send.
+            step: Name of the one step that is to get it; None for every step that accepts it.
+
+        Raises:
+            WorkflowRuntimeError: No step accepts the event.
+        """
+        await self._port.deliver(message, step)
+
+    def write_event_to_stream(self, ev: Event | None) -> None:
+        """Publishes an event to those who read ``run.stream_events()``; None is ignored.
+
+        Args:
+            ev: What to publish. No step gets it.
+        """
+        if ev is not None:
+            self._port.publish(ev)
+
+    @overload
+    def collect_events(self, ev: Event, expected: list[type[E]], buffer_id: str | None = None) -> list[E] | None: ...
+    @overload
+    def collect_events(
+        self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None
+    ) -> list[Any] | None: ...
+    def collect_events(
+        self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None
+    ) -> list[Any] | None:
+        """Gathers events over several executions of the same step until a batch is complete.
+
+        The body is never run again for it. What is not needed for this batch is kept for the next one.
+
+        Args:
+            ev: The event of this execution; it goes into the buffer.
+            expected: The types of one batch; a subclass counts as its base.
+            buffer_id: Name of the buffer, to keep batches apart; each step has its own buffers.
+
+        Returns:
+            The batch in the order of `expected`, events of one type in order of arrival; None while it is incomplete.
+        """
+        return self._port.collect(ev, expected, buffer_id)
+
+    def retry_info(self) -> RetryInfo:
+        """What is known of earlier attempts at this execution."""
+        return self._port.attempts()
+
+    def to_dict(self, serializer: object = None) -> dict[str, Any]:
+        """This context as JSON-ready data; nothing may be in flight.
+
+        Args:
+            serializer: A `JsonSerializer` (the default) or a `PickleSerializer`.
+
+        Raises:
+            ContextSerdeError: The run is not over, or a value cannot be serialised (the message names its path).
+        """
+        return ports.snapshots.dump(self._port, serializer)
+
+    @classmethod
+    def from_dict(cls, workflow: object, data: Mapping[str, Any], serializer: object = None) -> Context[Any]:
+        """The context that `to_dict` made data of, ready for ``workflow.run(ctx=…)``.
+
+        Args:
+            workflow: The workflow it belongs to.
+            data: What `to_dict` gave.
+            serializer: One like `to_dict` was given.
+
+        Raises:
+            ContextSerdeError: The data is malformed, of another workflow, or of a future format.
+        """
+        context = cls.__new__(cls)
+        context._port = _Unstarted(workflow, ports.snapshots.load(workflow, data, serializer))
+        return context
+
+    def __repr__(self) -> str:
+        return f"<Context of {type(self._port.workflow).__name__}{'' if self._port.running else ', not running'}>"
+
+
+class _Unstarted:
+    """The port of a context before its first run: there is state, and nothing else yet."""
+
+    __slots__ = ("state", "workflow")
+
+    run_id = ""
+    running = False
+
+    def __init__(self, workflow: object, state: StateStore[Any]) -> None:
+        self.workflow = workflow
+        self.state = state
+
+    def _refuse(self, verb: str) -> NoReturn:
+        raise ContextStateError(
+            f"{verb} needs a run, and this context of {type(self.workflow).__name__} has none; "
+            "pass it to run(ctx=…) and use the context that the step gets, or run.ctx",
+            code="AF042",
+        )
+
+    def post(self, event: Event, step: str | None) -> None:
+        self._refuse("send_event")
+
+    async def deliver(self, event: Event, step: str | None) -> None:
+        self._refuse("send")
+
+    def publish(self, event: Event) -> None:
+        self._refuse("write_event_to_stream")
+
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Any] | None:
+        self._refuse("collect_events")
+
+    def attempts(self) -> RetryInfo:
+        self._refuse("retry_info")
+
+    def touch_state(self) -> None:
+        """Nobody else can have changed it."""
+
+    def record_state(self, path: str | None, value: Any) -> None:
+        """There is no journal yet."""

@@ -1,0 +1,67 @@
+"""A context as JSON-ready data, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actorflow.abc import RunPort
+from actorflow.errors import ContextSerdeError
+from actorflow.serialization import JsonSerializer, dump_state, load_state
+from actorflow.state import StateStore
+
+__all__ = ["FORMAT", "ContextSnapshots"]
+
+FORMAT = 1
+"""Version of the data; raised whenever older code could not read it."""
+
+
+class ContextSnapshots:
+    """Dumps and loads contexts: the implementation of `actorflow.abc.Snapshots`."""
+
+    def dump(self, port: RunPort, serializer: Any, /) -> dict[str, Any]:
+        """A context with nothing in flight as JSON-ready data."""
+        name = type(port.workflow).__name__
+        if port.running:
+            raise ContextSerdeError(
+                f"run {port.run_id} of {name} is not over, and a context with events in flight cannot be made into data "
+                "yet; await the run first",
+                code="AF053",
+            )
+        return {
+            "format": FORMAT,
+            "workflow": name,
+            "state": dump_state(port.state.value, _serializer(serializer)),
+        }
+
+    def load(self, workflow: Any, data: Mapping[str, Any], serializer: Any, /) -> StateStore[Any]:
+        """The state that `dump` kept."""
+        name = type(workflow).__name__
+        if not isinstance(data, Mapping) or not {"format", "workflow", "state"} <= data.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ContextSerdeError(
+                f"this is not the data of a context of {name}: it needs 'format', 'workflow' and 'state'; "
+                "give what Context.to_dict() returned",
+                code="AF054",
+            )
+        if data["format"] != FORMAT:
+            raise ContextSerdeError(
+                f"the context was written in format {data['format']!r}, and this actorflow reads format {FORMAT}; "
+                "update actorflow",
+                code="AF055",
+            )
+        if data["workflow"] != name:
+            raise ContextSerdeError(
+                f"the context belongs to workflow {data['workflow']!r}, not to {name}; give the workflow that it was made for",
+                code="AF056",
+            )
+        return StateStore(load_state(data["state"], _serializer(serializer)))
+
+
+def _serializer(serializer: Any) -> JsonSerializer:
+    if serializer is None:
+        return JsonSerializer()
+    if not isinstance(serializer, JsonSerializer):
+        raise ContextSerdeError(
+            f"{serializer!r} is not a serializer; give a JsonSerializer or a PickleSerializer", code="AF057"
+        )
+    return serializer

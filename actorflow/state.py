@@ -1,0 +1,496 @@
+"""The state container behind ``ctx.store``: one shared value, read and written by dotted path, edited in transactions.
+
+Writers take turns, readers never wait: they see what was committed last. A transaction works on a structural copy,
+which its end puts in place of the committed value or drops.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import fields
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar, cast
+
+import anyio
+from typing_extensions import TypeVar as TypeVarDefault
+
+from actorflow.errors import ContextStateError
+
+__all__ = ["DictState", "InMemoryStateStore", "StateFace", "StateStore", "copy_data"]
+
+T = TypeVar("T")
+
+_MISSING: Final = object()
+
+
+class DictState(dict[str, Any]):
+    """The state of a workflow that declares none: a dict whose keys are attributes too.
+
+    An attribute that a dict has anyway, like ``items``, stays what it is; such a key is read as ``state["items"]``.
+
+    Example:
+        >>> state = DictState(count=1)
+        >>> state.count += 1
+        >>> state["count"]
+        2
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, value in vars(cls).items():
+            # It would hide the key of its name from then on.
+            if not name.startswith("__") and not hasattr(value, "__get__"):
+                raise TypeError(
+                    f"{cls.__name__}.{name} declares a field, and a DictState has keys only; "
+                    "make the state an attrs class, a dataclass or a pydantic model"
+                )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the state has no {name!r}{_near(name, self)}", name=name, obj=self) from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(f"the state has no {name!r}{_near(name, self)}", name=name, obj=self) from None
+
+
+S = TypeVarDefault("S", default=DictState)
+
+
+class StateStore(Generic[S]):
+    """Holds the committed state of one run; making one is cheap and needs no event loop.
+
+    `read`, `write`, `replace` and `clear` act at once: who calls them sees to it that no transaction is open.
+    `StateFace` does.
+
+    Attributes:
+        value: The committed state. Not to be changed but through the methods.
+
+    Example:
+        >>> store = StateStore(DictState())
+        >>> store.write("user.name", "Ada")
+        >>> store.read("user.name"), store.value
+        ('Ada', {'user': {'name': 'Ada'}})
+    """
+
+    __slots__ = ("_lock", "value")
+
+    def __init__(self, initial: S) -> None:
+        self.value: S = initial
+        # There while somebody holds it or waits for it, so that a store may go from one event loop to the next.
+        self._lock: anyio.Lock | None = None
+
+    @property
+    def editing(self) -> bool:
+        """Whether a transaction may be open: then writers go through `turn`."""
+        return self._lock is not None
+
+    def read(self, path: str, default: Any = ...) -> Any:  # Any: only the caller knows what a path holds
+        """Reads by path, as `StateFace.get` says."""
+        node: Any = self.value
+        if not path:
+            return node
+        for part in path.split("."):
+            node = _child(node, part)
+            if node is _MISSING:
+                if default is not ...:
+                    return default
+                raise ValueError(_explain(self.value, path))
+        return node
+
+    def write(self, path: str, value: object) -> None:
+        """Writes by path, as `StateFace.set` says."""
+        if not path:
+            raise ValueError("the path to set in the state is empty; name a key, or use set_state() for the whole")
+        node: Any = self.value
+        *parents, last = path.split(".")
+        for part in parents:
+            child = _child(node, part)
+            if child is _MISSING:
+                if not issubclass(type(node), _DICT):
+                    raise ValueError(_explain(self.value, path))
+                # Nothing can fail from here on: below are new dicts only.
+                child = node[part] = dict[str, Any]()
+            node = child
+        try:
+            _put(node, last, value)
+        except LookupError:
+            raise ValueError(_explain(self.value, path)) from None
+        except AttributeError as error:
+            raise ValueError(
+                f"cannot set {path!r} in the state: a {type(node).__name__} does not let itself be changed there; "
+                "set a changed copy of the whole object"
+            ) from error
+
+    def replace(self, state: S) -> S:
+        """Puts a copy of `state` in place and returns it, as `StateFace.set_state` says."""
+        held: object = self.value
+        given: object = state
+        if isinstance(held, DictState) and isinstance(given, Mapping) and not isinstance(given, DictState):
+            given = DictState(cast("Mapping[str, Any]", given))
+        if not isinstance(given, type(held)):
+            kind = type(held).__name__
+            # ValueError, as in LlamaIndex Workflows, for what pydantic would call a validation error.
+            raise ValueError(  # noqa: TRY004
+                f"set_state() got a {type(given).__name__}, and the state is a {kind}; give it a {kind}"
+            )
+        self.value = copy_data(cast("S", given))
+        return self.value
+
+    def clear(self) -> S:
+        """Puts a new state of the same type in place and returns it, as `StateFace.clear` says."""
+        kind = type(self.value)
+        try:
+            self.value = kind()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"clear() cannot make a new {kind.__name__}: {error}; give all its fields a default, or use set_state()"
+            ) from error
+        return self.value
+
+    @asynccontextmanager
+    async def turn(self, verb: str) -> AsyncGenerator[None]:
+        """Holds off other writers in the block; they get their turns in the order in which they came.
+
+        Args:
+            verb: What the caller is about to do, for the message.
+
+        Raises:
+            ContextStateError: The same task has its turn already.
+        """
+        lock = self._lock
+        if lock is None or not lock.locked():
+            lock = self._lock = anyio.Lock(fast_acquire=True)
+        else:
+            owner = lock.statistics().owner
+            if owner is not None and owner.id == anyio.get_current_task().id:
+                raise ContextStateError(
+                    f"{verb}() inside edit_state() would wait for itself; "
+                    f"change the state that edit_state() gave, or call {verb}() after the block",
+                    code="AF040",
+                )
+        await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+            if not lock.locked() and self._lock is lock:
+                self._lock = None
+
+
+class StateFace(Generic[S]):
+    """What ``ctx.store`` is: the shared state of a run, for step bodies and callers.
+
+    Values go in and out by reference: whoever changes an object got from `get` changes the state, unseen by journals.
+    `get_state`, `set_state` and `edit_state` copy the structure: dicts, lists, sets, tuples, deques, attrs objects,
+    dataclasses and pydantic models, but not what compares by identity, like clients and locks.
+
+    A path goes by dots through keys, list indexes and attributes: ``orders.0.name``.
+
+    Args:
+        store: Where the state is kept.
+        touch: Called before each read and each write.
+        record: Called after each write, with the path and its new value; with None and the new state for the whole.
+
+    Example:
+        >>> async def main() -> None:
+        ...     store = InMemoryStateStore(DictState(total=1))
+        ...     async with store.edit_state() as state:
+        ...         state.total += 1
+        ...         print(await store.get("total"), state.total)
+        ...     print(await store.get("total"), await store.get("average", None))
+        >>> anyio.run(main)
+        1 2
+        2 None
+    """
+
+    __slots__ = ("_record", "_store", "_touch")
+
+    def __init__(
+        self, store: StateStore[S], touch: Callable[[], None], record: Callable[[str | None, Any], None]
+    ) -> None:
+        self._store = store
+        self._touch = touch
+        self._record = record
+
+    async def get(self, path: str, default: Any = ...) -> Any:  # Any: only the caller knows what a path holds
+        """Reads by path; never waits.
+
+        Args:
+            path: Where; the empty path is the whole state.
+            default: What to return where there is nothing.
+
+        Raises:
+            ValueError: There is nothing, and no default.
+        """
+        self._touch()
+        return self._store.read(path, default)
+
+    async def set(self, path: str, value: Any) -> None:  # Any: whatever the state may hold
+        """Writes by path; waits only while another task is inside `edit_state`.
+
+        Args:
+            path: Where; dicts that are missing on the way are made.
+            value: What to put there, itself and not a copy.
+
+        Raises:
+            ValueError: There can be nothing.
+            ContextStateError: The same task is inside `edit_state`.
+        """
+        if self._store.editing:
+            async with self._store.turn("set"):
+                self._touch()
+                self._store.write(path, value)
+                self._record(path, value)
+        else:
+            self._touch()
+            self._store.write(path, value)
+            self._record(path, value)
+
+    async def get_state(self) -> S:
+        """A copy of the whole state, to keep; never waits."""
+        self._touch()
+        return copy_data(self._store.value)
+
+    async def set_state(self, state: S) -> None:
+        """Replaces the whole state by a copy of `state`; waits only while another task is inside `edit_state`.
+
+        Args:
+            state: Of the type that the state has; where that is a `DictState`, any mapping.
+
+        Raises:
+            ValueError: It is of another type.
+            ContextStateError: The same task is inside `edit_state`.
+        """
+        async with self._store.turn("set_state"):
+            self._touch()
+            self._record(None, self._store.replace(state))
+
+    async def clear(self) -> None:
+        """Replaces the whole state by a new one of its type; waits only while another task is inside `edit_state`.
+
+        Raises:
+            ValueError: Some of its fields have no default.
+            ContextStateError: The same task is inside `edit_state`.
+        """
+        async with self._store.turn("clear"):
+            self._touch()
+            self._record(None, self._store.clear())
+
+    def edit_state(self) -> AbstractAsyncContextManager[S]:
+        """A transaction: gives a copy to change, which becomes the state when the block ends without an exception.
+
+        Other writers wait for the block's end; readers see the state as it was. A block that waits for a task that
+        writes to the state itself never ends.
+
+        Raises:
+            ContextStateError: The same task is inside `edit_state` already.
+        """
+        return self._edit()
+
+    @asynccontextmanager
+    async def _edit(self) -> AsyncGenerator[S]:
+        async with self._store.turn("edit_state"):
+            self._touch()
+            draft = copy_data(self._store.value)
+            yield draft
+            self._touch()
+            self._store.value = draft
+            self._record(None, draft)
+
+
+class InMemoryStateStore(StateFace[S]):
+    """A state of its own, outside of any run; the name is LlamaIndex Workflows'.
+
+    Args:
+        initial_state: What it holds at first.
+
+    Example:
+        >>> async def main() -> None:
+        ...     store = InMemoryStateStore(DictState())
+        ...     await store.set("user.name", "Ada")
+        ...     print(await store.get_state())
+        >>> anyio.run(main)
+        {'user': {'name': 'Ada'}}
+    """
+
+    __slots__ = ()
+
+    def __init__(self, initial_state: S) -> None:
+        super().__init__(StateStore(initial_state), lambda: None, lambda _path, _value: None)
+
+
+# -- paths
+
+
+def _child(node: Any, part: str) -> Any:
+    """What a path finds under `part`; `_MISSING` if nothing."""
+    kind = _kind_of(node)
+    if issubclass(kind, _DICT):  # first, for speed
+        return node.get(part, _MISSING)
+    if kind in _ATOMS:
+        return _MISSING
+    if issubclass(kind, _MAPPING):
+        return node.get(part, _MISSING)
+    if issubclass(kind, _SEQUENCES) and _is_index(part):
+        try:
+            return node[int(part)]
+        except IndexError:
+            return _MISSING
+    # A method is not data, and what has an underscore is nobody else's.
+    if part.startswith("_") or inspect.isroutine(getattr(kind, part, None)):
+        return _MISSING
+    return getattr(node, part, _MISSING)
+
+
+def _put(node: Any, part: str, value: object) -> None:
+    """Assigns as `_child` finds; LookupError where there can be nothing, AttributeError where it is forbidden."""
+    kind = _kind_of(node)
+    if issubclass(kind, _DICT):
+        node[part] = value
+    elif issubclass(kind, _LISTS) and _is_index(part):
+        node[int(part)] = value
+    elif part.startswith("_") or (_field_names(kind) and not hasattr(node, part)):
+        raise LookupError(part)
+    else:
+        setattr(node, part, value)
+
+
+def _is_index(part: str) -> bool:
+    return part.removeprefix("-").isdecimal()
+
+
+def _explain(state: object, path: str) -> str:
+    """The message for a path that leads nowhere: which part does, and what is there instead."""
+    parts = path.split(".")
+    node: Any = state
+    depth = 0
+    while (child := _child(node, parts[depth])) is not _MISSING and depth < len(parts) - 1:
+        node, depth = child, depth + 1
+    before = ".".join(parts[:depth])
+    kind = _kind_of(node)
+    if issubclass(kind, _SEQUENCES):
+        return f"the state has no {path!r}; {before!r} is a {kind.__name__} of length {len(node)}"
+    if issubclass(kind, _MAPPING):
+        names = [str(key) for key in node]
+    else:
+        names = [*_field_names(kind), *getattr(node, "__dict__", ())]
+    if not names and before:
+        return f"the state has no {path!r}; {before!r} holds {'None' if node is None else f'a {kind.__name__}'}"
+    return f"the state has no {path!r}{_near(parts[depth], names, f'{before}.' if before else '')}"
+
+
+def _near(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Points to what was probably meant."""
+    public = [word for word in dict.fromkeys(names) if not word.startswith("_")]
+    if near := difflib.get_close_matches(name, public, 1):
+        return f"; did you mean {prefix + near[0]!r}?"
+    if not public:
+        return "; it is empty"
+    return f"; there is {', '.join(repr(prefix + word) for word in public[:8])}{', …' if len(public) > 8 else ''}"
+
+
+# -- copies
+
+_ATOMS: Final[frozenset[type[Any]]] = frozenset({type(None), bool, int, float, complex, str, bytes})
+_kind_of: Final[Callable[[object], type[Any]]] = type
+# Any: issubclass() would narrow to containers of unknown things.
+_DICT: Final[Any] = dict
+_MAPPING: Final[Any] = Mapping
+_LISTS: Final[Any] = (list, deque)
+_SEQUENCES: Final[Any] = (list, deque, tuple)
+_CONTAINERS: Final[Any] = (dict, list, deque, set, bytearray)
+_BY_IDENTITY: Final[Any] = object.__eq__
+
+
+def copy_data(value: T) -> T:
+    """Copies the structure of a value: what `StateFace` says, at any depth, with shared parts and cycles as they are.
+
+    Keys of dicts and members of sets stay the objects they are: they are immutable, or compare by identity.
+
+    Example:
+        >>> lock = object()
+        >>> state = {"orders": [1], "lock": lock}
+        >>> copied = copy_data(state)
+        >>> copied["orders"] is state["orders"], copied["lock"] is lock
+        (False, True)
+    """
+    return cast("T", _copy(value, {}, root=True))
+
+
+def _copy(value: Any, memo: dict[int, Any], *, root: bool = False) -> Any:
+    kind = _kind_of(value)
+    if kind in _ATOMS:
+        return value
+    if (known := memo.get(id(value))) is not None:
+        return known
+    if isinstance(value, tuple):
+        return _copy_tuple(cast("tuple[Any, ...]", value), memo)
+    names: Iterable[str] = ()
+    if not issubclass(kind, _CONTAINERS):
+        names = _field_names(kind)
+        # What compares by identity is somebody, not data: locks and streams of trio are attrs classes too.
+        if not names or issubclass(kind, Enum) or (kind.__eq__ is _BY_IDENTITY and not root):
+            return value
+    # copy.copy lays out the twin, caches and unset fields included, without running a constructor.
+    twin = memo[id(value)] = copy.copy(value)
+    if twin is value:
+        return value
+    if issubclass(kind, _DICT):
+        for key, item in value.items():
+            if type(item) not in _ATOMS:
+                twin[key] = _copy(item, memo)
+    elif issubclass(kind, _LISTS):
+        for index, item in enumerate(value):
+            if type(item) not in _ATOMS:
+                twin[index] = _copy(item, memo)
+    else:
+        _copy_attributes(twin, names, memo)
+    return twin
+
+
+def _copy_attributes(twin: Any, names: Iterable[str], memo: dict[int, Any]) -> None:
+    contents: dict[str, Any] = getattr(twin, "__dict__", {})
+    for name, item in contents.items():
+        contents[name] = _copy(item, memo)
+    for name in names:
+        if name not in contents and (item := getattr(twin, name, _MISSING)) is not _MISSING:
+            # Frozen classes refuse the ordinary way.
+            object.__setattr__(twin, name, _copy(item, memo))
+
+
+def _copy_tuple(value: tuple[Any, ...], memo: dict[int, Any]) -> Any:
+    copies = [_copy(item, memo) for item in value]
+    if (known := memo.get(id(value))) is not None:  # a cycle through one of its items has made it meanwhile
+        return known
+    if any(new is not old for new, old in zip(copies, value, strict=True)):
+        kind: Any = type(value)
+        twin = memo[id(value)] = getattr(kind, "_make", kind)(copies)  # _make: of named tuples
+        return twin
+    return value
+
+
+def _field_names(kind: type[Any]) -> Iterable[str]:
+    """The fields of an attrs class, a dataclass or a pydantic model; nothing for any other."""
+    declared: Any = getattr(kind, "__attrs_attrs__", None)
+    if declared is not None:
+        return [field.name for field in declared]
+    if hasattr(kind, "__dataclass_fields__"):
+        return [field.name for field in fields(kind)]
+    if hasattr(kind, "__pydantic_fields__"):
+        return [*kind.__pydantic_fields__, "__pydantic_extra__", "__pydantic_private__"]
+    return ()

@@ -1,0 +1,390 @@
+"""The rules that a workflow must keep so that its events can flow: pure functions over its steps.
+
+What a rule cannot know it assumes to be right: a step that may return any `Event` may return each, a branch may end in a
+step that returns None, and a step whose own annotations are at fault makes the rules keep quiet that depend on them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import attrs
+
+from actorflow._signature import StepSpec
+from actorflow.errors import Problem
+from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+
+__all__ = ["RULES", "Survey", "find_problems"]
+
+RULES: dict[str, str] = {
+    "AF101": "A workflow has at least one step.",
+    "AF102": "A step accepts the start event.",
+    "AF103": "All steps that accept a start event accept the same class.",
+    "AF104": "A step returns a StopEvent.",
+    "AF105": "Every event that a step returns is accepted by a step.",
+    "AF106": "Every event that a step accepts is returned by a step, or comes from outside.",
+    "AF107": "Every step can be reached from the start event or from an event from outside.",
+    "AF108": "Every step leads to a StopEvent, or to an end of its branch.",
+    "AF109": "No step accepts a StopEvent: it ends the run.",
+    "AF110": "A method that takes an event and returns events is a step, or its name begins with an underscore.",
+    "AF111": "Free functions that are steps have names of their own.",
+    "AF120": "A step is an async function, not a generator.",
+    "AF121": "A step has a parameter for its event.",
+    "AF122": "Every parameter of a step has an annotation, except for one named ctx or context.",
+    "AF123": "The event parameter of a step is annotated with subclasses of Event.",
+    "AF124": "Parameters of a step beside its event and its context have defaults.",
+    "AF125": "A step has a return annotation.",
+    "AF126": "A step returns events, a list of events, or None.",
+    "AF127": "The annotations of a step can be read where it is defined.",
+    "AF128": "A step has one event parameter and at most one context parameter.",
+    "AF129": "The event and the context are the first parameters of a step, and positional.",
+    "AF131": "The timeout of a workflow is greater than 0, or None.",
+    "AF132": "on_unhandled is 'error' or 'dead_letter'.",
+    "AF133": "num_workers is a whole number of at least 1.",
+    "AF134": "inbox is a whole number of at least 1.",
+    "AF135": "The timeout of a step is greater than 0, or None.",
+    "AF136": "retry_policy is something that can decide on another attempt.",
+    "AF137": "waits_for names events that can be sent to a run.",
+}
+"""What each problem's id asks for."""
+
+
+@attrs.frozen(kw_only=True)
+class Survey:
+    """A workflow's steps, as the rules look at them.
+
+    Attributes:
+        name: Name of the workflow class.
+        steps: Its steps in the order of their declaration.
+        location: ``file.py:12`` of the class, "" where there is no source.
+        inputs_known: Whether it is certain what every step accepts.
+        outputs_known: Whether it is certain what every step emits.
+
+    Example:
+        >>> [problem.code for _, problem in find_problems(Survey(name="Writer", steps=()))]
+        ['AF101']
+    """
+
+    name: str
+    steps: Sequence[StepSpec]
+    location: str = ""
+    inputs_known: bool = True
+    outputs_known: bool = True
+
+    def start_events(self) -> tuple[type[StartEvent], ...]:
+        """The start event classes that steps name; StartEvent itself where only a wildcard step gets it."""
+        named = dict.fromkeys(a for step in self.steps for a in step.accepts if issubclass(a, StartEvent))
+        if not named and any(step.receives(StartEvent) for step in self.steps):
+            return (StartEvent,)
+        return tuple(named)
+
+    def stop_events(self) -> tuple[type[StopEvent], ...]:
+        """The stop event classes that steps name; StopEvent itself where one may return any event."""
+        named = dict.fromkeys(e for step in self.steps for e in step.emits if issubclass(e, StopEvent))
+        if not named and any(issubclass(StopEvent, e) for step in self.steps for e in step.emits):
+            return (StopEvent,)
+        return tuple(named)
+
+    def waited_for(self) -> tuple[type, ...]:
+        """The classes that bodies wait for."""
+        return tuple(dict.fromkeys(waited for step in self.steps for waited in step.config.waits_for))
+
+    def from_outside(self, step: StepSpec) -> tuple[type[Event], ...]:
+        """The classes of events from outside that a step accepts; a step that accepts any Event names none."""
+        entries = (HumanResponseEvent, *self.waited_for())
+        return tuple(accepted for accepted in step.accepts if issubclass(accepted, entries))
+
+    def is_waited_for(self, event: type[Event]) -> bool:
+        """Whether an event that steps emit may be kept for a body's wait."""
+        return any(_related(event, waited) for waited in (HumanResponseEvent, *self.waited_for()))
+
+    def leads_to(self, index: int) -> set[int]:
+        """Indices of the steps that get what a step emits."""
+        found = {
+            k for event in self.steps[index].emits for k, step in enumerate(self.steps) if step.may_receive(event)
+        }
+        waiting = {
+            k
+            for event in self.steps[index].emits
+            for k, step in enumerate(self.steps)
+            if any(_related(event, waited) for waited in step.config.waits_for)
+        }
+        return found | waiting
+
+
+Found = tuple[int, Problem]
+Rule = Callable[[Survey], Iterator[Found]]
+
+
+def find_problems(survey: Survey) -> list[Found]:
+    """Checks a workflow's steps against every rule.
+
+    Returns:
+        Problems with the index of the step that each is about, -1 for the whole workflow, in that order.
+    """
+    found = [problem for rule in _rules(survey) for problem in rule(survey)]
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def _rules(survey: Survey) -> Iterator[Rule]:
+    if not survey.steps:
+        yield _no_step
+        return
+    if survey.inputs_known:
+        yield _no_start
+    yield _several_starts
+    if survey.outputs_known:
+        yield _no_stop
+    yield _accepts_stop
+    if survey.outputs_known:
+        yield _never_produced
+    if survey.inputs_known:
+        yield _never_consumed
+    if survey.inputs_known and survey.outputs_known:
+        yield _unreachable
+        yield _dead_end
+
+
+def _whole(survey: Survey, code: str, message: str, hint: str) -> Found:
+    return -1, Problem(code=code, subject=survey.name, message=message, hint=hint, location=survey.location)
+
+
+def _about(survey: Survey, index: int, code: str, message: str, hint: str) -> Found:
+    step = survey.steps[index]
+    subject = f"{survey.name}.{step.name}"
+    return index, Problem(code=code, subject=subject, message=message, hint=hint, location=step.location)
+
+
+# -- rules about the whole workflow
+
+
+def _no_step(survey: Survey) -> Iterator[Found]:
+    yield _whole(survey, "AF101", "it has no step", "Write an async method and decorate it with @step")
+
+
+def _no_start(survey: Survey) -> Iterator[Found]:
+    if not survey.start_events():
+        yield _whole(
+            survey,
+            "AF102",
+            "no step accepts a StartEvent, so no run could begin",
+            "Let the first step accept StartEvent, or a subclass of it",
+        )
+
+
+def _several_starts(survey: Survey) -> Iterator[Found]:
+    starts = survey.start_events()
+    if len(starts) > 1:
+        names = ", ".join(
+            f"{start.__name__} ({', '.join(step.name for step in survey.steps if start in step.accepts)})"
+            for start in starts
+        )
+        yield _whole(
+            survey,
+            "AF103",
+            f"its steps accept {len(starts)} start events: {names}",
+            "Accept one and the same class in all of them; a run begins with one event",
+        )
+
+
+def _no_stop(survey: Survey) -> Iterator[Found]:
+    if not survey.stop_events():
+        yield _whole(
+            survey,
+            "AF104",
+            "no step returns a StopEvent, so no run could end",
+            "Name StopEvent, or a subclass of it, in the return annotation of the last step",
+        )
+
+
+# -- rules about what goes from step to step
+
+
+def _accepts_stop(survey: Survey) -> Iterator[Found]:
+    for k, step in enumerate(survey.steps):
+        for accepted in step.accepts:
+            if issubclass(accepted, StopEvent):
+                yield _about(
+                    survey,
+                    k,
+                    "AF109",
+                    f"it accepts {accepted.__name__}, which ends the run and goes to no step",
+                    "Let the step that returns it return an event of its own for this one",
+                )
+
+
+def _never_consumed(survey: Survey) -> Iterator[Found]:
+    for k, step in enumerate(survey.steps):
+        for event in step.emits:
+            if not _is_consumed(survey, event):
+                yield _about(
+                    survey,
+                    k,
+                    "AF105",
+                    f"it returns {event.__name__}, which no step accepts",
+                    _hint_for_produced(survey, event),
+                )
+
+
+def _never_produced(survey: Survey) -> Iterator[Found]:
+    for k, step in enumerate(survey.steps):
+        for accepted in step.accepts:
+            if not issubclass(accepted, StopEvent) and not _is_produced(survey, step, accepted):
+                yield _about(
+                    survey,
+                    k,
+                    "AF106",
+                    f"it accepts {accepted.__name__}, which no step returns",
+                    _hint_for_accepted(survey, accepted),
+                )
+
+
+def _is_consumed(survey: Survey, event: type[Event]) -> bool:
+    return (
+        issubclass(event, StopEvent | InputRequiredEvent)
+        or survey.is_waited_for(event)
+        or any(step.may_receive(event) for step in survey.steps)
+    )
+
+
+def _is_produced(survey: Survey, step: StepSpec, accepted: type[Event]) -> bool:
+    if issubclass(accepted, StartEvent) or accepted in survey.from_outside(step):
+        return True
+    exact = not step.config.accept_event_subclasses
+    produced = [*survey.start_events(), *(event for other in survey.steps for event in other.emits)]
+    return any(
+        issubclass(accepted, event) or (not exact and issubclass(event, accepted))
+        for event in produced
+        if not issubclass(event, StopEvent)
+    )
+
+
+# -- rules about ways through the workflow
+
+
+def _unreachable(survey: Survey) -> Iterator[Found]:
+    if not survey.start_events():
+        return
+    reached = _reachable(survey)
+    for k, step in enumerate(survey.steps):
+        if k not in reached and any(not issubclass(accepted, StopEvent) for accepted in step.accepts):
+            senders = [s.name for j, s in enumerate(survey.steps) if k in survey.leads_to(j)]
+            yield _about(
+                survey,
+                k,
+                "AF107",
+                f"no event can reach it: what it accepts comes only from {_listed(senders)}, which no run reaches",
+                f"Let a step that runs return {_listed([a.__name__ for a in step.accepts], 'or')}",
+            )
+
+
+def _dead_end(survey: Survey) -> Iterator[Found]:
+    if not survey.stop_events():
+        return
+    reached = _reachable(survey)
+    ending = {k for k, step in enumerate(survey.steps) if _may_end(survey, step)}
+    backwards = {k: {j for j in range(len(survey.steps)) if k in survey.leads_to(j)} for k in range(len(survey.steps))}
+    good = _spread(ending, backwards.__getitem__)
+    for k in range(len(survey.steps)):
+        if k in reached and k not in good:
+            loop = sorted(_spread({k}, survey.leads_to) - {k})
+            names = f", only to {_listed([survey.steps[j].name for j in loop])}" if loop else ", only to itself"
+            yield _about(
+                survey,
+                k,
+                "AF108",
+                f"it leads to no StopEvent{names}",
+                "Let it, or a step that its events go to, return a StopEvent, or None where a branch ends",
+            )
+
+
+def _reachable(survey: Survey) -> set[int]:
+    """Steps that a run may come to. One whose events nobody produces counts: it is reported for that already."""
+    start = survey.start_events()
+    entries = {
+        k
+        for k, step in enumerate(survey.steps)
+        if any(step.receives(event) for event in start)
+        or survey.from_outside(step)
+        or any(not _is_produced(survey, step, accepted) for accepted in step.accepts)
+    }
+    return _spread(entries, survey.leads_to)
+
+
+def _may_end(survey: Survey, step: StepSpec) -> bool:
+    """Whether a branch may end at a step: by a stop, by None, by an exception, or in somebody else's hands."""
+    return (
+        step.returns_none
+        or not step.emits
+        or any(
+            issubclass(event, StopEvent | InputRequiredEvent)
+            or issubclass(StopEvent, event)
+            or survey.is_waited_for(event)
+            or not _is_consumed(survey, event)
+            for event in step.emits
+        )
+    )
+
+
+def _spread(begin: Iterable[int], onwards: Callable[[int], set[int]]) -> set[int]:
+    seen = set(begin)
+    todo = list(seen)
+    while todo:
+        new = onwards(todo.pop()) - seen
+        seen |= new
+        todo += new
+    return seen
+
+
+# -- hints
+
+
+def _hint_for_produced(survey: Survey, event: type[Event]) -> str:
+    for step in survey.steps:
+        for accepted in step.accepts:
+            if accepted.__name__ == event.__name__:
+                return f"{survey.name}.{step.name} accepts another class of that name, {_full_name(accepted)}; use one"
+            if issubclass(event, accepted) and not issubclass(event, StopEvent):
+                return (
+                    f"{survey.name}.{step.name} accepts {accepted.__name__} but not its subclasses; "
+                    "drop accept_event_subclasses=False, or accept it by name"
+                )
+    near = _nearest(event, [accepted for step in survey.steps for accepted in step.accepts])
+    if near is not None:
+        takers = _listed([f"{survey.name}.{step.name}" for step in survey.steps if near in step.accepts])
+        return f"Did you mean {near.__name__}, which {takers} {'accept' if ' and ' in takers else 'accepts'}?"
+    return "Write a step that accepts it; for an event that is only shown use ctx.write_event_to_stream"
+
+
+def _hint_for_accepted(survey: Survey, accepted: type[Event]) -> str:
+    produced = [event for step in survey.steps for event in step.emits if not issubclass(event, StopEvent)]
+    for event in produced:
+        if event.__name__ == accepted.__name__:
+            return f"Another class of that name is returned, {_full_name(event)}; use one"
+    near = _nearest(accepted, produced)
+    if near is not None:
+        makers = _listed([f"{survey.name}.{step.name}" for step in survey.steps if near in step.emits])
+        return f"Did you mean {near.__name__}, which {makers} {'return' if ' and ' in makers else 'returns'}?"
+    return (
+        "Name it in the return annotation of the step that returns or sends it; "
+        "if it comes from outside, derive it from HumanResponseEvent"
+    )
+
+
+def _nearest(event: type[Event], candidates: Iterable[type[Event]]) -> type[Event] | None:
+    by_name = {candidate.__name__: candidate for candidate in candidates}
+    near = difflib.get_close_matches(event.__name__, by_name, n=1, cutoff=0.7)
+    return by_name[near[0]] if near else None
+
+
+def _full_name(event: type[Event]) -> str:
+    return f"{event.__module__}.{event.__qualname__}"
+
+
+def _listed(names: Sequence[str], word: str = "and") -> str:
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"
+
+
+def _related(one: type, other: type) -> bool:
+    return issubclass(one, other) or issubclass(other, one)

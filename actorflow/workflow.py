@@ -1,0 +1,335 @@
+"""Declaring a workflow: `Workflow` and `@step`."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import attrs
+from typing_extensions import TypeVar as TypeVarDefault
+
+from actorflow._signature import StepConfig
+from actorflow.abc import Run, ports
+from actorflow.context import Context
+from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
+from actorflow.events import Event, StartEvent, StopEvent
+
+__all__ = ["Workflow", "WorkflowOptions", "step"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+StartT = TypeVarDefault("StartT", bound=StartEvent, default=StartEvent)
+StopT = TypeVarDefault("StopT", bound=StopEvent[Any], default=StopEvent[Any])
+
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+
+
+@overload
+def step(function: F, /) -> F: ...
+@overload
+def step(
+    *,
+    workflow: type[Workflow[Any, Any]] | None = None,
+    num_workers: int = 4,
+    inbox: int = 64,
+    timeout: float | None = None,
+    retry_policy: object = None,
+    atomic: bool = False,
+    accept_event_subclasses: bool = True,
+) -> Callable[[F], F]: ...
+def step(
+    function: F | None = None,
+    /,
+    *,
+    workflow: type[Workflow[Any, Any]] | None = None,
+    num_workers: int = 4,
+    inbox: int = 64,
+    timeout: float | None = None,
+    retry_policy: object = None,
+    atomic: bool = False,
+    accept_event_subclasses: bool = True,
+) -> F | Callable[[F], F]:
+    """Marks a method, or with `workflow` a free function, as a step of a workflow.
+
+    The function stays what it was and can be called like any other, in tests for example.
+
+    Args:
+        function: The function, where the decorator is used bare.
+        workflow: For a free function: the workflow class that it becomes a step of.
+        num_workers: How many executions of the step may go on at once in a run.
+        inbox: How many events may queue before senders are held back.
+        timeout: Seconds that one execution may take; None for no limit.
+        retry_policy: What decides on another attempt after an exception: a `RetryPolicy`, a tenacity retrying object, or a
+            callable ``(elapsed_seconds, failures, error) -> delay in seconds | None``.
+        atomic: Holds back what the body sends and publishes until it has ended well.
+        accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
+
+    Example:
+        >>> from actorflow import StartEvent, StopEvent, Workflow, step
+        >>> class Adder(Workflow):
+        ...     @step(num_workers=2)
+        ...     async def add(self, ev: StartEvent) -> StopEvent:
+        ...         return StopEvent(result=ev.a + ev.b)
+        >>> Adder().run_sync(a=1, b=2)
+        3
+    """
+    config = StepConfig(
+        num_workers=num_workers,
+        inbox=inbox,
+        timeout=timeout,
+        retry_policy=retry_policy,
+        atomic=atomic,
+        accept_event_subclasses=accept_event_subclasses,
+    )
+
+    def mark(fn: F) -> F:
+        if not callable(fn):
+            raise TypeError(f"@step marks a function, not {fn!r}; use it bare or with keyword options")
+        fn.__actorflow_step__ = config  # type: ignore[attr-defined] # pyright: ignore[reportFunctionMemberAccess]
+        if workflow is not None:
+            workflow.add_step(fn)
+        return fn
+
+    return mark if function is None else mark(function)
+
+
+@attrs.frozen(kw_only=True)
+class WorkflowOptions:
+    """What a workflow instance was told about its runs."""
+
+    timeout: float | None = None
+    verbose: bool = False
+    on_unhandled: Literal["error", "dead_letter"] = "error"
+
+
+_DEFAULTS = WorkflowOptions()
+
+
+class Workflow(Generic[StartT, StopT]):
+    """A class of steps that events connect: derive from it, mark methods with `@step`, call `run`.
+
+    Checked once per class, when the first instance is made: `WorkflowValidationError` reports every problem at once.
+
+    Args:
+        timeout: Seconds that a run may take; None (the default) for no limit.
+        verbose: Prints a line for each step that runs and each event that it produces.
+        on_unhandled: What an event that no step accepts does at run time: ``"error"`` fails the run, ``"dead_letter"``
+            only keeps it in ``run.dead_letters``.
+
+    Example:
+        >>> from actorflow import Event, StartEvent, StopEvent, Workflow, step
+        >>> class Draft(Event):
+        ...     text: str
+        >>> class Writer(Workflow):
+        ...     @step
+        ...     async def write(self, ev: StartEvent) -> Draft:
+        ...         return Draft(text=f"{ev.topic} are small")
+        ...     @step
+        ...     async def publish(self, ev: Draft) -> StopEvent:
+        ...         return StopEvent(result=ev.text.upper())
+        >>> Writer().run_sync(topic="bees")
+        'BEES ARE SMALL'
+    """
+
+    _actorflow_options: WorkflowOptions = _DEFAULTS
+    _actorflow_names: Mapping[str, Any] = {}
+    _actorflow_pending: tuple[FrameType, frozenset[str]] | None = None
+    __actorflow_free_steps__: dict[str, Callable[..., Any]] = {}  # noqa: RUF012 - replaced, never changed
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._actorflow_capture(vars(cls).values())
+
+    @classmethod
+    def _actorflow_capture(cls, functions: Iterable[Any]) -> None:
+        """Keeps the local names that postponed annotations use; nothing else of the enclosing function stays alive."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and (frame.f_globals is globals() or frame.f_code.co_name == "__init_subclass__"):
+            frame = frame.f_back
+        if frame is None or frame.f_locals is frame.f_globals:
+            return
+        wanted: set[str] = set()
+        for function in functions:
+            if hasattr(function, "__actorflow_step__"):
+                for annotation in getattr(function, "__annotations__", {}).values():
+                    if isinstance(annotation, str):
+                        wanted.update(_IDENTIFIER.findall(annotation))
+        local = frame.f_locals
+        cls._actorflow_names = {**cls._actorflow_names, **{name: local[name] for name in wanted if name in local}}
+        unknown = wanted - local.keys() - frame.f_globals.keys() - vars(builtins).keys() - {cls.__name__}
+        if unknown:
+            # Defined further down in the same function, perhaps: look again when the class is compiled.
+            cls._actorflow_pending = (frame, frozenset(unknown))
+
+    @classmethod
+    def __actorflow_namespace__(cls) -> dict[str, Any]:
+        """Names that are local to where the classes of this workflow were made, for reading postponed annotations."""
+        names: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            own = vars(base)
+            names.update(own.get("_actorflow_names", {}))
+            if (pending := own.get("_actorflow_pending")) is not None:
+                frame, unknown = pending
+                local = frame.f_locals
+                names.update({name: local[name] for name in unknown if name in local})
+            if issubclass(base, Workflow):
+                names.setdefault(base.__name__, base)
+        return names
+
+    def __init__(
+        self,
+        timeout: float | None = None,
+        verbose: bool = False,
+        *,
+        on_unhandled: Literal["error", "dead_letter"] = "error",
+    ) -> None:
+        name = type(self).__name__
+        problems: list[Problem] = []
+        if timeout is not None and not timeout > 0:
+            problems.append(
+                Problem(
+                    code="AF131",
+                    subject=name,
+                    message=f"timeout is {timeout!r}",
+                    hint="Give seconds greater than 0, or None for no limit",
+                )
+            )
+        if on_unhandled not in {"error", "dead_letter"}:
+            problems.append(
+                Problem(
+                    code="AF132",
+                    subject=name,
+                    message=f"on_unhandled is {on_unhandled!r}",
+                    hint="Give 'error' or 'dead_letter'",
+                )
+            )
+        if problems:
+            raise WorkflowConfigurationError(name, problems)
+        self._actorflow_options = WorkflowOptions(timeout=timeout, verbose=verbose, on_unhandled=on_unhandled)
+        self._actorflow_graph()
+
+    @classmethod
+    def _actorflow_graph(cls) -> Any:
+        """The compiled graph of this class, made once."""
+        graph = vars(cls).get("_actorflow_compiled")
+        if graph is None:
+            graph = ports.compiler(cls)
+            cls._actorflow_names = cls.__actorflow_namespace__()
+            cls._actorflow_pending = None  # lets the frame and all that it holds go
+            cls._actorflow_compiled = graph
+        return graph
+
+    @classmethod
+    def add_step(cls, function: Callable[..., Any]) -> None:
+        """Makes a free function a step of this workflow class and of those that derive from it.
+
+        Args:
+            function: A function of an event, or of an event and a context, in either order. Options that `@step` gave it
+                are kept.
+        """
+        if not hasattr(function, "__actorflow_step__"):
+            step(function)
+        cls.__actorflow_free_steps__ = {**cls.__actorflow_free_steps__, function.__name__: function}
+        cls._actorflow_capture([function])
+        cls._actorflow_forget()
+
+    @classmethod
+    def _actorflow_forget(cls) -> None:
+        for name in ("_actorflow_compiled", "_actorflow_plan"):
+            if name in vars(cls):
+                delattr(cls, name)
+        for derived in cls.__subclasses__():
+            derived._actorflow_forget()
+
+    @classmethod
+    def validate(cls) -> bool:
+        """Checks the workflow without running it.
+
+        Returns:
+            Whether it can be entered from outside while it runs (a step accepts a `HumanResponseEvent`).
+
+        Raises:
+            WorkflowValidationError: It cannot work; the error lists every problem.
+        """
+        cls._actorflow_forget()
+        return bool(cls._actorflow_graph().accepts_external)
+
+    def run(
+        self,
+        start: StartT | Context[Any] | None = None,
+        /,
+        *,
+        ctx: Context[Any] | None = None,
+        start_event: StartT | None = None,
+        run_id: str | None = None,
+        **fields: Any,
+    ) -> Run[Any]:
+        """Starts a run at once, in the caller's event loop, and returns its handle; ``await`` it for the result.
+
+        Args:
+            start: The start event, or a context to go on with.
+            ctx: A context to go on with: its state is used and kept.
+            start_event: The start event, by keyword.
+            run_id: Id of the run; made up when None.
+            fields: Fields of the start event, where it is not given as a whole.
+
+        Raises:
+            WorkflowRuntimeError: No event loop runs here, the start event is not one of this workflow, or the context
+                belongs to another workflow or to a run that is not over.
+            TypeError: The start event does not have these fields.
+        """
+        if isinstance(start, Context):
+            if ctx is not None:
+                self._actorflow_twice("context")
+            ctx = start
+        elif start is not None:
+            if start_event is not None:
+                self._actorflow_twice("start event")
+            start_event = start
+        expected: type[Event] = self._actorflow_graph().start_event
+        if start_event is None:
+            start_event = expected(**fields)  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+        elif fields:
+            raise WorkflowRuntimeError(
+                f"{type(self).__name__}.run() got a start event and fields too ({', '.join(sorted(fields))}); "
+                "put the fields into the event",
+                code="AF022",
+            )
+        elif not isinstance(start_event, expected):
+            raise WorkflowRuntimeError(
+                f"{type(self).__name__} starts with {expected.__name__}, not with {start_event!r}; "
+                f"pass run(start_event={expected.__name__}(…))",
+                code="AF023",
+            )
+        return ports.launcher.start(self, start_event, ctx, run_id)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+    def _actorflow_twice(self, what: str) -> None:
+        raise WorkflowRuntimeError(f"{type(self).__name__}.run() got two {what}s; give it one", code="AF024")
+
+    def run_sync(
+        self,
+        start: StartT | Context[Any] | None = None,
+        /,
+        *,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        **options: Any,
+    ) -> Any:
+        """Runs to the end from plain code, in an event loop of its own, and returns the result.
+
+        Args:
+            start: As for `run`.
+            backend: ``"asyncio"`` or ``"trio"``.
+            options: As for `run`: its keywords and the fields of the start event.
+
+        Raises:
+            WorkflowRuntimeError: An event loop runs here already: ``await run(…)`` instead.
+        """
+
+        async def main() -> Any:
+            awaitable: Awaitable[Any] = self.run(start, **options)
+            return await awaitable
+
+        return ports.launcher.run_sync(main, backend)

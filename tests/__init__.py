@@ -1,0 +1,1 @@
+"""Tests of actorflow; they mirror the package."""

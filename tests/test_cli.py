@@ -1,0 +1,366 @@
+"""The command runs a workflow, and answers a wrong command with one line that names what there is."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from actorflow.cli import main
+
+FLOW = '''
+from actorflow import Context, Event, StartEvent, StopEvent, Workflow, step
+
+class Draft(Event):
+    text: str
+
+class Writer(Workflow):
+    @step
+    async def write(self, ctx: Context, ev: StartEvent) -> Draft:
+        ctx.write_event_to_stream(Draft(text="[bold]first[/bold]"))
+        return Draft(text=f"{ev.topic} are small")
+
+    @step
+    async def publish(self, ctx: Context, ev: Draft) -> StopEvent:
+        ctx.write_event_to_stream(ev)
+        return StopEvent(result=ev.text.upper())
+'''
+
+SECOND = '''
+class Ask(StartEvent):
+    topic: str
+    count: int = 1
+
+class Repeater(Workflow):
+    @step
+    async def repeat(self, ev: Ask) -> StopEvent:
+        return StopEvent(result=[ev.topic] * ev.count)
+'''
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@attrs.frozen
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to be in; what is imported from it is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def cli(folder: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command in the folder."""
+
+    def run(*words: str) -> Outcome:
+        importlib.invalidate_caches()
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+        captured = capsys.readouterr()
+        code = exit_.value.code
+        return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
+
+
+@BACKENDS
+@pytest.mark.parametrize("target", ["flow.py:Writer", "flow:Writer", "flow.py", "flow"])
+def test_prints_events_and_result(cli: Cli, folder: Path, backend: str, target: str) -> None:
+    """Streamed events are printed as they are, each on its line, and then the result; the end itself is not an event."""
+    (folder / "flow.py").write_text(FLOW)
+    done = cli("run", target, "--input", '{"topic": "bees"}', "--backend", backend)
+    assert done == Outcome(0, "Draft(text='[bold]first[/bold]')\nDraft(text='bees are small')\nBEES ARE SMALL\n", "")
+
+
+def test_runs_a_file_elsewhere(cli: Cli, folder: Path) -> None:
+    """A file is found by its path, and finds the modules beside it and in the current folder."""
+    (folder / "sub").mkdir()
+    (folder / "sub" / "flow.py").write_text("import beside, here\n" + FLOW)
+    (folder / "sub" / "beside.py").write_text("")
+    (folder / "here.py").write_text("")
+    done = cli("run", "sub/flow.py:Writer", "--input", '{"topic": "bees"}')
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("BEES ARE SMALL\n")
+
+
+def test_runs_a_module_of_a_package(cli: Cli, folder: Path) -> None:
+    """A module is found by its dotted name."""
+    (folder / "package").mkdir()
+    (folder / "package" / "flow.py").write_text(FLOW)
+    done = cli("run", "package.flow:Writer", "--input", '{"topic": "bees"}')
+    assert (done.code, done.err) == (0, "")
+
+
+def test_runs_an_instance(cli: Cli, folder: Path) -> None:
+    """A name may be that of a workflow that was made in the module."""
+    (folder / "flow.py").write_text(FLOW + "\nready = Writer(timeout=10)\n")
+    done = cli("run", "flow.py:ready", "--input", '{"topic": "bees"}')
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_result_that_is_no_text_is_shown_as_python_shows_it(cli: Cli, folder: Path) -> None:
+    """A list is printed as a list, in one line however long it is."""
+    (folder / "flow.py").write_text(FLOW + SECOND)
+    done = cli("run", "flow.py:Repeater", "--input", '{"topic": "bees", "count": 40}')
+    assert done == Outcome(0, f"{['bees'] * 40!r}\n", "")
+
+
+def test_an_event_is_printed_when_it_comes(folder: Path) -> None:
+    """What is streamed is seen while the run goes on: the step below goes on only when its event was read."""
+    waits = FLOW.replace("return Draft(text", "await seen()\n        return Draft(text").replace(
+        "class Draft", "import anyio.to_thread, sys\n\ndef seen():\n    return anyio.to_thread.run_sync(sys.stdin.readline)\n\nclass Draft"
+    )
+    (folder / "flow.py").write_text(waits)
+    words = [sys.executable, "-m", "actorflow", "run", "flow.py", "--input", '{"topic": "bees"}']
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Draft(text='[bold]first[/bold]')\n"
+        process.stdin.write("seen\n")
+        process.stdin.close()
+        assert process.stdout.read() == "Draft(text='bees are small')\nBEES ARE SMALL\n"
+    assert process.returncode == 0
+
+
+def test_a_stop_event_that_a_step_publishes_is_an_event(cli: Cli, folder: Path) -> None:
+    """Only the StopEvent that ends the run is the result."""
+    (folder / "flow.py").write_text(
+        FLOW.replace('ctx.write_event_to_stream(Draft(text="[bold]first[/bold]"))', "ctx.write_event_to_stream(StopEvent(result=1))")
+    )
+    done = cli("run", "flow.py", "--input", '{"topic": "bees"}')
+    assert done == Outcome(0, "StopEvent(result=1)\nDraft(text='bees are small')\nBEES ARE SMALL\n", "")
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "unknown workflow": (
+        ["flow.py:Nope"],
+        "no workflow 'Nope' in flow.py; it has: Writer",
+    ),
+    "unknown workflow of a module": (
+        ["flow:Nope"],
+        "no workflow 'Nope' in flow; it has: Writer",
+    ),
+    "a class that is no workflow": (
+        ["flow.py:Draft"],
+        "no workflow 'Draft' in flow.py; it has: Writer",
+    ),
+    "the base class": (
+        ["flow.py:Workflow"],
+        "no workflow 'Workflow' in flow.py; it has: Writer",
+    ),
+    "no name after the colon": (
+        ["flow.py:"],
+        "no workflow '' in flow.py; it has: Writer",
+    ),
+    "several workflows": (
+        ["two.py"],
+        "two.py has several workflows: Writer, Repeater; name one: two.py:Writer",
+    ),
+    "no workflow": (
+        ["empty.py"],
+        "no workflow in empty.py; it has none: a workflow is a class derived from actorflow.Workflow",
+    ),
+    "unknown file": (
+        ["flo.py:Writer"],
+        "no file 'flo.py'; this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py",
+    ),
+    "unknown file elsewhere": (
+        ["sub/flow.py:Writer"],
+        "no file 'sub/flow.py'; sub has no Python files",
+    ),
+    "a folder": (
+        ["./sub"],
+        "sub is a folder; name a file in it; sub has no Python files",
+    ),
+    "unknown module": (
+        ["flo:Writer"],
+        "no module 'flo'; this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py",
+    ),
+    "no module": (
+        [":Writer"],
+        "no module ''; this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py",
+    ),
+    "failing import": (
+        ["broken.py"],
+        "cannot import broken.py: ZeroDivisionError: division by zero (broken.py:2)",
+    ),
+    "failing import of a module": (
+        ["broken"],
+        "cannot import broken: ZeroDivisionError: division by zero (broken.py:2)",
+    ),
+    "an import that exits": (
+        ["exits.py"],
+        "cannot import exits.py: SystemExit: 3 (exits.py:1)",
+    ),
+    "a module that another one misses": (
+        ["misses"],
+        "cannot import misses: ModuleNotFoundError: No module named 'no_such_thing' (misses.py:1)",
+    ),
+    "syntax error": (
+        ["syntax.py"],
+        "cannot import syntax.py: SyntaxError: '(' was never closed (syntax.py:1)",
+    ),
+    "a workflow that needs arguments": (
+        ["needs.py"],
+        "Needs cannot be made without arguments (Needs.__init__() missing 1 required positional argument: 'name'); "
+        "make one in needs.py and give its name instead",
+    ),
+    "bad JSON": (
+        ["flow.py", "--input", '{"topic": bees}'],
+        "--input is not JSON: Expecting value at line 1, column 11; it looks like '{\"topic\": \"bees\"}'",
+    ),
+    "a list": (
+        ["flow.py", "--input", "[1]"],
+        "--input is a list; it must be a JSON object like '{\"topic\": \"bees\"}'",
+    ),
+    "null": (
+        ["flow.py", "--input", "null"],
+        "--input is null; it must be a JSON object like '{\"topic\": \"bees\"}'",
+    ),
+    "a number": (
+        ["flow.py", "--input", "1"],
+        "--input is a number; it must be a JSON object like '{\"topic\": \"bees\"}'",
+    ),
+    "a field too many": (
+        ["two.py:Repeater", "--input", '{"topik": "bees"}'],
+        "--input does not fit Ask: Ask has no field 'topik'; did you mean 'topic'?",
+    ),
+    "a field too few": (
+        ["two.py:Repeater"],
+        "--input does not fit Ask: Ask needs 'topic'",
+    ),
+    "a field of another type": (
+        ["two.py:Repeater", "--input", '{"topic": "bees", "count": "many"}'],
+        "--input does not fit Ask: Ask.count is int, not str: 'many'",
+    ),
+    "unknown backend": (
+        ["flow.py", "--backend", "curio"],
+        'Invalid value "curio" for --backend. Choose from: "asyncio", "trio". See: actorflow --help',
+    ),
+    "unknown option": (
+        ["flow.py", "--imput", "{}"],
+        'Unknown option: --imput. Did you mean "--input"? See: actorflow --help',
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "line"), WRONG.values(), ids=WRONG)
+def test_a_wrong_command_is_one_line(cli: Cli, folder: Path, words: list[str], line: str) -> None:
+    """Whatever is wrong with a command is said in one line, exit code 2, and nothing has run."""
+    (folder / "flow.py").write_text(FLOW)
+    (folder / "two.py").write_text(FLOW + SECOND)
+    (folder / "empty.py").write_text("")
+    (folder / "broken.py").write_text("\n1 / 0\n")
+    (folder / "exits.py").write_text("raise SystemExit(3)\n")
+    (folder / "misses.py").write_text("import no_such_thing\n")
+    (folder / "syntax.py").write_text("print(\n")
+    (folder / "needs.py").write_text(FLOW.replace("class Writer(Workflow):", NEEDS))
+    (folder / "sub").mkdir()
+    assert cli("run", *words) == Outcome(2, "", f"{line}\n")
+
+
+NEEDS = '''
+class Needs(Workflow):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+'''
+
+
+@pytest.mark.parametrize("words", [["rum"], ["run"]])
+def test_an_unfinished_command_is_one_line(cli: Cli, words: list[str]) -> None:
+    """A word that is no command, or a command without its words, is one line too."""
+    done = cli(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith(" See: actorflow --help\n")
+    assert done.err.count("\n") == 1
+
+
+def test_a_workflow_that_cannot_work_shows_its_problems(cli: Cli, folder: Path) -> None:
+    """What is wrong with the workflow is told as the report tells it, one line for each problem, without a traceback."""
+    (folder / "flow.py").write_text(FLOW.replace("-> StopEvent:", "-> None:"))
+    done = cli("run", "flow.py")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("workflow Writer has ")
+    assert "Traceback" not in done.err
+
+
+FAILING = FLOW.replace("return Draft(text=f", 'raise ValueError("no bees")\n        return Draft(text=f')
+
+
+@BACKENDS
+def test_a_failed_run_shows_the_error_and_its_notes(cli: Cli, folder: Path, backend: str) -> None:
+    """A step's exception is shown as it is, with the notes that say where it came from, exit code 1."""
+    (folder / "flow.py").write_text(FAILING)
+    done = cli("run", "flow.py", "--backend", backend)
+    assert done.code == 1
+    assert done.out == "Draft(text='[bold]first[/bold]')\n"
+    error, *notes = done.err.splitlines()
+    assert error == "ValueError: no bees"
+    assert "Writer.write" in "".join(notes)
+    assert "Traceback" not in done.err
+
+
+@BACKENDS
+def test_traceback_shows_the_users_line(cli: Cli, folder: Path, backend: str) -> None:
+    """`--traceback` shows where in the user's file it went wrong."""
+    (folder / "flow.py").write_text(FAILING)
+    done = cli("run", "flow.py", "--backend", backend, "--traceback")
+    assert done.code == 1
+    assert done.err.startswith("Traceback (most recent call last):\n")
+    assert 'raise ValueError("no bees")' in done.err
+
+
+def test_help_names_the_options(cli: Cli) -> None:
+    """`--help` is an answer, not an error."""
+    done = cli("run", "--help")
+    assert (done.code, done.err) == (0, "")
+    for word in ("--input", "--backend", "--traceback"):
+        assert word in done.out
+
+
+@pytest.mark.parametrize("extra", ["cyclopts", "rich"])
+def test_a_missing_extra_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
+    """Without the extra, the command says how to get it."""
+    monkeypatch.setitem(sys.modules, extra, None)
+    done = cli("run", "flow.py")
+    line = f'the actorflow command needs {extra}, which is not installed: pip install "actorflow[cli]"\n'
+    assert done == Outcome(2, "", line)
+
+
+def test_missing_trio_is_one_line(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without trio, asking for it says how to get it."""
+    (folder / "flow.py").write_text(FLOW)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trio"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    done = cli("run", "flow.py", "--backend", "trio")
+    assert done == Outcome(2, "", '--backend trio needs trio, which is not installed: pip install "actorflow[trio]"\n')
+
+
+def test_python_dash_m(folder: Path) -> None:
+    """`python -m actorflow` is the same command."""
+    (folder / "flow.py").write_text(FLOW)
+    words = [sys.executable, "-W", "error", "-m", "actorflow", "run", "flow.py:Nope"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)  # noqa: S603 - ours
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "no workflow 'Nope' in flow.py; it has: Writer\n"

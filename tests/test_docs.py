@@ -1,0 +1,142 @@
+"""What the documents say is true: their programs run, their tables are complete.
+
+    python tests/test_docs.py --write      writes the generated part of docs/errors.md anew
+
+A ```python block of README.md or docs/*.md is a program, run in a process of its own; the ```text block that follows it, if
+one does, is what it prints. A block whose first line is ``# continued`` goes on from the block before it.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from floors import ROOT, SOURCES_OF_ERRORS, rooms, title
+
+ERRORS = ROOT / "docs" / "errors.md"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"\bAF\d{3}\b")
+BEGIN, END = "<!-- rules: written by `python tests/test_docs.py --write` -->", "<!-- end of rules -->"
+CONTINUED = "# continued\n"
+
+
+@attrs.frozen
+class Program:
+    """One fenced block of a document, with the blocks it goes on from."""
+
+    document: Path
+    line: int
+    source: str
+    prints: str | None
+
+    def __str__(self) -> str:
+        return f"{self.document.name}:{self.line}"
+
+
+def programs(document: Path) -> Iterator[Program]:
+    """Every python block of a document, those that go on from another one with what they go on from."""
+    before = ""
+    found = list(fences(document.read_text(encoding="utf-8")))
+    for number, (line, language, source, _) in enumerate(found):
+        if language == "python":
+            before = before + source if source.startswith(CONTINUED) else source
+            yield Program(document, line, before, printed(found, number))
+
+
+def commands(document: Path) -> Iterator[Program]:
+    """Every sh block of a document that ends in running the `actorflow` command, as that command alone."""
+    found = list(fences(document.read_text(encoding="utf-8")))
+    for number, (line, language, source, _) in enumerate(found):
+        command = source.strip().split(" && ")[-1]
+        if language == "sh" and command.startswith(".venv/bin/actorflow "):
+            yield Program(document, line, command.removeprefix(".venv/bin/actorflow "), printed(found, number))
+
+
+def fences(text: str) -> Iterator[tuple[int, str, str, bool]]:
+    """Fenced blocks as line of the first fence, language, content, and whether nothing but space stands before it."""
+    end = 0
+    for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, fence.start()) + 1
+        yield line, fence[1], fence[2], not text[end : fence.start()].strip()
+        end = fence.end()
+
+
+def printed(found: list[tuple[int, str, str, bool]], number: int) -> str | None:
+    """What the block after block `number` says that it prints."""
+    if number + 1 < len(found):
+        _, language, text, follows = found[number + 1]
+        if language == "text" and follows:
+            return text
+    return None
+
+
+def used_codes() -> set[str]:
+    """Every error id that the package's source names."""
+    return {code for path in rooms().values() for code in CODE.findall(path.read_text(encoding="utf-8"))}
+
+
+def listed_codes() -> list[str]:
+    """Every error id that has a row in docs/errors.md."""
+    return re.findall(r"^\| (AF\d{3}) \|", ERRORS.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("program", [p for document in DOCUMENTS for p in programs(document)], ids=str)
+def test_programs_run(program: Program, tmp_path: Path) -> None:
+    """A program of the documents ends well, without a warning, and prints what the document says."""
+    path = tmp_path / "program.py"
+    path.write_text(program.source, encoding="utf-8")
+    done = subprocess.run(  # noqa: S603 - our own documents
+        [sys.executable, "-W", "error", str(path)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if program.prints is not None:
+        assert done.stdout == program.prints
+
+
+@pytest.mark.parametrize("command", [c for document in DOCUMENTS for c in commands(document)], ids=str)
+def test_commands_run(command: Program) -> None:
+    """A command line of the documents ends well and prints what the document says."""
+    done = subprocess.run(  # noqa: S603 - our own documents
+        [sys.executable, "-W", "error", "-m", "actorflow", *shlex.split(command.source)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == command.prints
+
+
+def test_readme_opens_with_its_two_commands() -> None:
+    """The first two sh blocks of README are one command each: run the main job, run the tests."""
+    blocks = [source for _, language, source, _ in fences(DOCUMENTS[0].read_text(encoding="utf-8")) if language == "sh"]
+    first, second = (block.removesuffix("\n") for block in blocks[:2])
+    assert "\n" not in first + second
+    assert " && .venv/bin/actorflow run " in first
+    assert second.endswith(" && .venv/bin/pytest")
+
+
+@pytest.mark.parametrize("room", [room for room, path in rooms().items() if ">>>" in path.read_text(encoding="utf-8")])
+def test_examples_in_docstrings_are_true(room: str) -> None:
+    """Each `>>>` in a docstring gives what stands below it."""
+    module = importlib.import_module(title(room))
+    report: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+    for test in doctest.DocTestFinder().find(module):
+        runner.run(test, out=report.append)
+    assert "".join(report) == ""
+    assert runner.summarize(verbose=False).attempted > 0
+
+
+def test_every_error_is_listed() -> None:
+    """docs/errors.md has one row for each error id that the package uses, in order, and no other."""
+    assert listed_codes() == sorted(used_codes())
