@@ -29,7 +29,13 @@ from actorflow.events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
-from actorflow.retry import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryInfo, RetryPolicy, retry_policy
+from actorflow.retry import (
+    ConstantDelayRetryPolicy,
+    ExponentialBackoffRetryPolicy,
+    RetryInfo,
+    RetryPolicy,
+    retry_policy,
+)
 from actorflow.graph import compile_workflow
 from actorflow.serialization import JsonSerializer, PickleSerializer
 from actorflow.snapshots import ContextSnapshots

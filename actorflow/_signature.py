@@ -23,7 +23,16 @@ from actorflow.errors import Problem
 from actorflow.events import Event, StopEvent
 from actorflow.retry import check_policy
 
-__all__ = ["INPUT_CODES", "OUTPUT_CODES", "StepConfig", "StepSpec", "locate", "looks_like_step", "read_step"]
+__all__ = [
+    "INPUT_CODES",
+    "OUTPUT_CODES",
+    "StepConfig",
+    "StepSpec",
+    "locate",
+    "looks_like_step",
+    "read_step",
+    "relative",
+]
 
 Style = Literal["event", "event_context", "context_event"]
 
@@ -117,9 +126,19 @@ class StepSpec:
             issubclass(accepted, declared) and not issubclass(accepted, StopEvent) for accepted in self.accepts
         )
 
+    def may_await(self, declared: type) -> bool:
+        """Whether an event that another step declares as this class may answer a wait that the step names."""
+        return any(issubclass(declared, waited) or issubclass(waited, declared) for waited in self.config.waits_for)
+
 
 def read_step(
-    fn: Callable[..., Any], config: StepConfig, *, owner: str, is_method: bool, namespace: Mapping[str, Any]
+    fn: Callable[..., Any],
+    config: StepConfig,
+    *,
+    owner: str,
+    is_method: bool,
+    namespace: Mapping[str, Any],
+    name: str | None = None,
 ) -> tuple[StepSpec | None, list[Problem]]:
     """Reads the signature of a step and checks its options.
 
@@ -129,25 +148,26 @@ def read_step(
         owner: Name of the workflow class, for messages.
         is_method: Whether the function's first parameter is self.
         namespace: Names, beside the function's globals and closure, that its annotations may use.
+        name: Name of the step; None for the function's own.
 
     Returns:
         What could be read, and all problems; the first is None where there is no signature at all.
     """
+    name = name or str(getattr(fn, "__name__", fn))
+    subject = f"{owner}.{name}"
     try:
         signature = inspect.signature(fn)
         location = locate(fn)
-    except (TypeError, ValueError, AttributeError):
-        name = getattr(fn, "__name__", repr(fn))
-        return None, [Problem(code="AF120", subject=f"{owner}.{name}", message=_NOT_ASYNC, hint=_ASYNC_HINT)]
-    reader = _Reader(fn, f"{owner}.{fn.__name__}", location, is_method, namespace)
+    except (TypeError, ValueError, AttributeError):  # a builtin, or an object that is called
+        return None, [Problem(code="AF120", subject=subject, message=_NOT_ASYNC, hint=_ASYNC_HINT)]
+    reader = _Reader(fn, subject, location, is_method, namespace)
     reader.read_kind()
     accepts, style, state_type = reader.read_parameters(signature)
     emits, returns_none, returns_list = reader.read_result(signature.return_annotation)
-    reader.read_config(config)
     spec = StepSpec(
-        name=fn.__name__,
+        name=name,
         fn=fn,
-        config=config,
+        config=reader.read_config(config),
         accepts=accepts,
         emits=emits,
         returns_none=returns_none,
@@ -168,19 +188,22 @@ def looks_like_step(spec: StepSpec | None, problems: list[Problem]) -> bool:
 def locate(fn: Callable[..., Any]) -> str:
     """``file.py:12`` of a function's first line: the path below the working directory, else only the file's name."""
     code: types.CodeType = inspect.unwrap(fn).__code__
-    path = Path(code.co_filename)
+    return f"{relative(Path(code.co_filename))}:{code.co_firstlineno}"
+
+
+def relative(path: Path) -> str:
+    """A path as messages show it."""
     try:
-        shown = path.relative_to(Path.cwd()).as_posix()
+        return path.relative_to(Path.cwd()).as_posix()
     except (ValueError, OSError):  # elsewhere, or the working directory is gone
-        shown = path.name
-    return f"{shown}:{code.co_firstlineno}"
+        return path.name
 
 
 _NOT_ASYNC = "it is not an async function"
 _ASYNC_HINT = "Write it as `async def` without `yield`"
 
 
-class _Unreadable(Exception):  # noqa: N818 - not an error that anyone sees
+class _Unreadable(Exception):
     """An annotation could not be evaluated; the problem says why."""
 
 
@@ -339,7 +362,7 @@ class _Reader:
 
     # -- options
 
-    def read_config(self, config: StepConfig) -> None:
+    def read_config(self, config: StepConfig) -> StepConfig:
         for code, name, count in (("AF133", "num_workers", config.num_workers), ("AF134", "inbox", config.inbox)):
             if not _is_count(count):
                 self.report(code, f"{name} is {count!r}", "Give a whole number of at least 1")
@@ -350,6 +373,7 @@ class _Reader:
             what, _, remedy = objection.partition("; ")
             remedy = remedy or "give a RetryPolicy"
             self.report("AF136", f"retry_policy cannot be used: {what}", f"{remedy[:1].upper()}{remedy[1:]}")
+        waits: list[type[Event]] = []
         for waited in cast("tuple[object, ...]", config.waits_for):
             event = _event_class(waited)
             if event is None or issubclass(event, StopEvent):
@@ -358,6 +382,9 @@ class _Reader:
                     f"waits_for names {_spell(waited)}, which nobody can send it",
                     "Name subclasses of Event other than StopEvent",
                 )
+            else:
+                waits.append(event)
+        return attrs.evolve(config, waits_for=tuple(waits))
 
     # -- annotations
 

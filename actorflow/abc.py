@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from actorflow.context import Context
 
 __all__ = [
-    "Compiler", "DeadLetter", "Instrument", "Journal", "Launcher", "Record", "Run", "RunPort", "Snapshots", "Stream",
-    "Turns", "ports",
+    "Compiler",
+    "DeadLetter",
+    "Instrument",
+    "Journal",
+    "Launcher",
+    "Record",
+    "Run",
+    "RunPort",
+    "Snapshots",
+    "Stream",
+    "Turns",
+    "ports",
 ]
 
 T = TypeVar("T")
@@ -31,8 +41,8 @@ R = TypeVar("R")
 class Instrument:
     """Told what happens in a runtime's runs. Override what you want to see; what you leave costs nothing.
 
-    Methods are called synchronously from the dispatcher: they must be quick and must not await. One that raises is removed
-    from the runtime and logged; the runs go on.
+    Methods are called synchronously from the dispatcher: they must be quick and must not await. One that raises is
+    removed from the runtime and logged; the runs go on.
 
     Example:
         >>> class Printer(Instrument):
@@ -95,8 +105,8 @@ class Record:
         kind: ``created``, ``event``, ``ops``, ``done``, ``failed`` or ``closed`` (durability: records and tables).
         invocation: Which event at which step: ``(event number, step index)``; None where no step is concerned.
         attempt: 1 for the first try of the invocation.
-        effects: What the invocation did since its last record, in order: tuples led by their kind (``send``, ``publish``,
-            ``state``, ``collect``).
+        effects: What the invocation did since its last record, in order: tuples led by their kind (``send``,
+            ``publish``, ``state``, ``collect``).
         value: For ``closed``, the terminal event; for ``failed``, the delay before the next attempt in seconds.
     """
 
@@ -146,8 +156,8 @@ class DeadLetter:
 class Stream(abc.ABC):
     """The events that a run publishes, for one reader: iterate it with ``async for``.
 
-    It starts at the oldest event that is kept. Iterating the same object again after a ``break`` goes on where the reader
-    was; after the end it starts over. The last item is always the run's one terminal event.
+    It starts at the oldest event that is kept. Iterating the same object again after a ``break`` goes on where the
+    reader was; after the end it starts over. The last item is always the run's one terminal event.
     """
 
     __slots__ = ()
@@ -164,8 +174,9 @@ class Stream(abc.ABC):
 class Run(abc.ABC, Generic[R]):
     """One execution of a workflow, and its handle: await it for the result.
 
-    Made by `Workflow.run` and `Runtime.start`, never by its class. A run that `Workflow.run` started belongs to those who
-    await it: it is cancelled when the last task awaiting it is cancelled, and that task leaves only when the run has ended.
+    Made by `Workflow.run` and `Runtime.start`, never by its class. A run that `Workflow.run` started belongs to
+    those who await it: it is cancelled when the last task awaiting it is cancelled, and that task leaves only when
+    the run has ended.
 
     Example:
         >>> from actorflow import StartEvent, StopEvent, Workflow, step
@@ -222,7 +233,8 @@ class Run(abc.ABC, Generic[R]):
         """The events that the run publishes.
 
         Args:
-            after: Start behind the event with this number (`Stream.cursor` minus one) instead of at the oldest kept one.
+            after: Start behind the event with this number (`Stream.cursor` minus one) instead of at the oldest
+                kept one.
         """
 
     @abc.abstractmethod

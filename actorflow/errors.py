@@ -1,7 +1,7 @@
 """Every error of actorflow: one root, split by who must act; each message says what happened, where, and what to do.
 
-Each raised error carries an id, ``AF0nn``, that docs/errors.md lists. Mistakes in an event's own fields stay the builtins
-that Python users expect (`TypeError`, `AttributeError`).
+Each raised error carries an id, ``AF0nn``, that docs/errors.md lists. Mistakes in an event's own fields stay the
+builtins that Python users expect (`TypeError`, `AttributeError`).
 """
 
 from __future__ import annotations

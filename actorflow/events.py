@@ -731,7 +731,8 @@ def _resolve(cls: type[Event], field: _Attribute) -> Any:
 
 def _allowed(hint: Any) -> _Check | None:
     """Tells what an annotation allows; None where that is not a question of plain classes and values."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin: Any = typing.get_origin(hint)
+    arguments: tuple[object, ...] = typing.get_args(hint)
     if origin is typing.Annotated or origin is typing.Final:
         return _allowed(arguments[0])
     if origin is Literal:

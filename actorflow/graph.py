@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import types
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
 
 import attrs
 
@@ -18,6 +20,7 @@ from actorflow._signature import (
     locate,
     looks_like_step,
     read_step,
+    relative,
 )
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowValidationError
 from actorflow.events import Event, InputRequiredEvent, StartEvent, StopEvent
@@ -33,6 +36,8 @@ STOP = "<stop>"
 
 OUTSIDE = "<outside>"
 """Whoever reads the stream and answers: target of prompts, source of answers."""
+
+_Kind = Literal["method", "static", "class", "free"]
 
 _OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137"})
 
@@ -83,7 +88,7 @@ class Graph:
     name: str
     steps: tuple[StepSpec, ...]
     start_event: type[StartEvent]
-    stop_events: tuple[type[StopEvent], ...]
+    stop_events: tuple[type[StopEvent[Any]], ...]
     accepts_external: bool
     fingerprint: str
 
@@ -121,7 +126,7 @@ class Graph:
                 if issubclass(event, InputRequiredEvent):
                     yield Edge(step.name, event, OUTSIDE)
                 for other in self.steps:
-                    if other.may_receive(event) or other.waits(event):
+                    if other.may_receive(event) or other.may_await(event):
                         yield Edge(step.name, event, other.name)
 
 
@@ -135,14 +140,12 @@ def compile_workflow(cls: type) -> Graph:
         WorkflowConfigurationError: Only options of steps are wrong.
         WorkflowValidationError: It cannot work; all problems at once, in the order of the declaration.
     """
-    reading = _Reading(cls)
-    for problem in reading.find():
-        reading.problems.append(problem)
-    if reading.problems:
-        problems = [problem for _, problem in sorted(reading.problems, key=lambda pair: pair[0])]
+    read = [_read(cls, name, member) for name, member in _members(cls).items()]
+    problems = _find(cls, read)
+    if problems:
         only_options = all(problem.code in _OPTION_CODES for problem in problems)
         raise (WorkflowConfigurationError if only_options else WorkflowValidationError)(cls.__name__, problems)
-    steps = tuple(reading.steps.values())
+    steps = tuple(one.spec for one in read if one.spec is not None)
     survey = Survey(name=cls.__name__, steps=steps)
     (start_event,) = survey.start_events()
     return Graph(
@@ -153,3 +156,175 @@ def compile_workflow(cls: type) -> Graph:
         accepts_external=any(step.config.waits_for or survey.from_outside(step) for step in steps),
         fingerprint=_fingerprint(steps),
     )
+
+
+@attrs.frozen
+class _Member:
+    """A function of a class that is a step, or has no mark and may have been meant to be one."""
+
+    fn: Callable[..., Any]
+    home: type
+    config: StepConfig | None
+    kind: _Kind = "method"
+    overridden: type | None = None  # where a step of this name is that it hides
+    rival: Callable[..., Any] | None = None  # the method whose name a free function has
+
+
+@attrs.frozen
+class _Read:
+    """What came of reading a member. No spec and no problems: it is not meant to be a step."""
+
+    spec: StepSpec | None = None
+    problems: Sequence[Problem] = ()
+    certain: bool = True  # False: not marked as a step, only looked at as one
+    gaps: frozenset[str] = frozenset()  # codes of all problems, also of those that are not worth telling
+
+
+def _members(cls: type) -> dict[str, _Member]:
+    members: dict[str, _Member] = {}
+    for home in reversed(cls.__mro__):
+        for name, value in vars(home).items():
+            member = _member(home, name, value, members.get(name))
+            if member is not None:
+                members[name] = member
+            else:
+                members.pop(name, None)  # something else has taken the name of a step
+        inherited = _free_steps(home.__mro__[1:])
+        for name, fn in _free_steps(home.__mro__[:1]).items():
+            if inherited.get(name) is not fn:
+                known = members.get(name)
+                rival = known.fn if known is not None and known.kind != "free" else None
+                members[name] = _Member(fn, home, _mark(fn) or StepConfig(), "free", rival=rival)
+    return members
+
+
+def _member(home: type, name: str, value: object, hidden: _Member | None) -> _Member | None:
+    wrapper: Any = value
+    inner: object = wrapper.__func__ if isinstance(value, staticmethod | classmethod) else value
+    config = _mark(wrapper) or _mark(inner)
+    if config is not None and callable(inner):
+        kind: _Kind = (
+            "class" if isinstance(value, classmethod) else "static" if isinstance(value, staticmethod) else "method"
+        )
+        return _Member(inner, home, config, kind)
+    overridden = None if hidden is None else hidden.overridden if hidden.config is None else hidden.home
+    if (
+        isinstance(value, types.FunctionType)
+        and (overridden is not None or (inspect.iscoroutinefunction(value) and not name.startswith("_")))
+        and not any(key.startswith("__actorflow_") for key in vars(value))  # marked as something else
+    ):
+        return _Member(value, home, None, overridden=overridden)
+    return None
+
+
+def _mark(value: object) -> StepConfig | None:
+    mark = getattr(value, "__actorflow_step__", None)
+    return mark if isinstance(mark, StepConfig) else None
+
+
+def _free_steps(homes: Iterable[type]) -> Mapping[str, Callable[..., Any]]:
+    for home in homes:
+        if "__actorflow_free_steps__" in vars(home):
+            return cast("Mapping[str, Callable[..., Any]]", vars(home)["__actorflow_free_steps__"])
+    return {}
+
+
+def _read(cls: type, name: str, member: _Member) -> _Read:
+    subject = f"{cls.__name__}.{name}"
+    if member.kind == "class":
+        hint = "Take @classmethod off: a step gets the workflow as self"
+        problem = Problem(code="AF120", subject=subject, message="it is a class method", hint=hint)
+        return _Read(problems=[problem], gaps=INPUT_CODES | OUTPUT_CODES)
+    spec, problems = read_step(
+        member.fn,
+        member.config or StepConfig(),
+        owner=cls.__name__,
+        is_method=member.kind == "method",
+        namespace=_namespace(cls, member.home),
+        name=name,
+    )
+    gaps = frozenset(problem.code for problem in problems) if spec is not None else INPUT_CODES | OUTPUT_CODES
+    if member.config is None:
+        unmarked = _unmarked(subject, member, spec, problems)
+        return _Read(spec, [unmarked], False, gaps) if unmarked is not None else _Read()
+    if member.rival is not None:
+        taken = Problem(
+            code="AF111",
+            subject=subject,
+            message=f"it has the name of the method at {locate(member.rival)}",
+            hint="Give the free function another name",
+            location=locate(member.fn),
+        )
+        problems.insert(0, taken)
+    return _Read(spec, problems, gaps=gaps)
+
+
+def _unmarked(subject: str, member: _Member, spec: StepSpec | None, problems: list[Problem]) -> Problem | None:
+    if member.overridden is not None:
+        message = f"it overrides the step of {member.overridden.__name__} but has no @step"
+        hint = f"Decorate it with @step; to take the step out, write `{member.fn.__name__} = None`"
+    elif spec is not None and looks_like_step(spec, problems):
+        message = f"it takes {spec.accepts[0].__name__} like a step but has no @step"
+        hint = "Decorate it with @step; if it is a helper, let its name begin with an underscore"
+    else:
+        return None
+    return Problem(code="AF110", subject=subject, message=message, hint=hint, location=locate(member.fn))
+
+
+def _namespace(cls: type, home: type) -> dict[str, Any]:
+    """What a string in an annotation may name, beside globals: as in the class body, then as around it."""
+    around: Mapping[str, Any] = getattr(cls, "__actorflow_namespace__", dict)()
+    generics = {generic.__name__: generic for generic in getattr(home, "__type_params__", ())}
+    # Classes alone: a method called `list` is no type.
+    inside = {name: value for name, value in vars(home).items() if isinstance(value, type)}
+    return {**around, **generics, **inside}
+
+
+def _find(cls: type, read: list[_Read]) -> list[Problem]:
+    """Every problem in the order of the declaration, those of the whole workflow first."""
+    found = [(position, problem) for position, one in enumerate(read) for problem in one.problems]
+    # Functions that lack @step are taken for steps here: what follows from the lack alone is not worth telling.
+    positions = [position for position, one in enumerate(read) if one.spec is not None]
+    gaps = frozenset[str]().union(*(one.gaps for one in read))
+    survey = Survey(
+        name=cls.__name__,
+        steps=[one.spec for one in read if one.spec is not None],
+        inputs_known=not gaps & INPUT_CODES,
+        outputs_known=not gaps & OUTPUT_CODES,
+    )
+    if survey.steps or not found:
+        for index, problem in find_problems(survey):
+            if index < 0:
+                found.append((index, attrs.evolve(problem, location=_locate_class(cls))))
+            elif read[positions[index]].certain:
+                found.append((positions[index], problem))
+    return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
+
+
+def _locate_class(cls: type) -> str:
+    try:
+        line = inspect.getsourcelines(cls)[1]
+        path = Path(inspect.getsourcefile(cls) or "")
+    except (OSError, TypeError):  # made in a shell, or by a program
+        return ""
+    return f"{relative(path)}:{line}"
+
+
+def _fingerprint(steps: tuple[StepSpec, ...]) -> str:
+    def names(events: Iterable[type]) -> list[str]:
+        # Without the module: the same file may run as a script and be imported.
+        return sorted(event.__qualname__ for event in events)
+
+    shape = [
+        [
+            step.name,
+            names(step.accepts),
+            names(step.emits),
+            step.returns_none,
+            step.returns_list,
+            step.config.accept_event_subclasses,
+            names(step.config.waits_for),
+        ]
+        for step in steps
+    ]
+    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]

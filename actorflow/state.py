@@ -407,10 +407,11 @@ def _near(name: str, names: Iterable[str], prefix: str = "") -> str:
 # -- copies
 
 _ATOMS: Final[frozenset[type[Any]]] = frozenset({type(None), bool, int, float, complex, str, bytes})
-_kind_of: Final[Callable[[object], type[Any]]] = type
-# Any: issubclass() would narrow to containers of unknown things.
+# Their types are Any for the checkers' sake: type() and issubclass() of an Any give containers of unknown things.
+_kind_of = cast("Callable[[object], type[Any]]", type)
 _DICT: Final[Any] = dict
 _MAPPING: Final[Any] = Mapping
+_TUPLE: Final[Any] = tuple
 _LISTS: Final[Any] = (list, deque)
 _SEQUENCES: Final[Any] = (list, deque, tuple)
 _CONTAINERS: Final[Any] = (dict, list, deque, set, bytearray)
@@ -438,8 +439,8 @@ def _copy(value: Any, memo: dict[int, Any], *, root: bool = False) -> Any:
         return value
     if (known := memo.get(id(value))) is not None:
         return known
-    if isinstance(value, tuple):
-        return _copy_tuple(cast("tuple[Any, ...]", value), memo)
+    if issubclass(kind, _TUPLE):
+        return _copy_tuple(value, memo)
     names: Iterable[str] = ()
     if not issubclass(kind, _CONTAINERS):
         names = _field_names(kind)

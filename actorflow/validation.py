@@ -1,13 +1,14 @@
 """The rules that a workflow must keep so that its events can flow: pure functions over its steps.
 
-What a rule cannot know it assumes to be right: a step that may return any `Event` may return each, a branch may end in a
-step that returns None, and a step whose own annotations are at fault makes the rules keep quiet that depend on them.
+What a rule cannot know it assumes to be right: a step that may return any `Event` may return each, a branch may end in
+a step that returns None, and rules that depend on an annotation which is at fault itself keep quiet.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -57,7 +58,6 @@ class Survey:
     Attributes:
         name: Name of the workflow class.
         steps: Its steps in the order of their declaration.
-        location: ``file.py:12`` of the class, "" where there is no source.
         inputs_known: Whether it is certain what every step accepts.
         outputs_known: Whether it is certain what every step emits.
 
@@ -68,7 +68,6 @@ class Survey:
 
     name: str
     steps: Sequence[StepSpec]
-    location: str = ""
     inputs_known: bool = True
     outputs_known: bool = True
 
@@ -79,38 +78,34 @@ class Survey:
             return (StartEvent,)
         return tuple(named)
 
-    def stop_events(self) -> tuple[type[StopEvent], ...]:
+    def stop_events(self) -> tuple[type[StopEvent[Any]], ...]:
         """The stop event classes that steps name; StopEvent itself where one may return any event."""
-        named = dict.fromkeys(e for step in self.steps for e in step.emits if issubclass(e, StopEvent))
+        named = dict.fromkeys(event for step in self.steps for event in step.emits if _is_stop(event))
         if not named and any(issubclass(StopEvent, e) for step in self.steps for e in step.emits):
             return (StopEvent,)
         return tuple(named)
 
-    def waited_for(self) -> tuple[type, ...]:
-        """The classes that bodies wait for."""
-        return tuple(dict.fromkeys(waited for step in self.steps for waited in step.config.waits_for))
-
     def from_outside(self, step: StepSpec) -> tuple[type[Event], ...]:
         """The classes of events from outside that a step accepts; a step that accepts any Event names none."""
-        entries = (HumanResponseEvent, *self.waited_for())
+        entries = (HumanResponseEvent, *(waited for other in self.steps for waited in other.config.waits_for))
         return tuple(accepted for accepted in step.accepts if issubclass(accepted, entries))
 
     def is_waited_for(self, event: type[Event]) -> bool:
         """Whether an event that steps emit may be kept for a body's wait."""
-        return any(_related(event, waited) for waited in (HumanResponseEvent, *self.waited_for()))
+        return issubclass(event, HumanResponseEvent) or any(step.may_await(event) for step in self.steps)
 
     def leads_to(self, index: int) -> set[int]:
         """Indices of the steps that get what a step emits."""
-        found = {
-            k for event in self.steps[index].emits for k, step in enumerate(self.steps) if step.may_receive(event)
-        }
-        waiting = {
+        return {
             k
             for event in self.steps[index].emits
             for k, step in enumerate(self.steps)
-            if any(_related(event, waited) for waited in step.config.waits_for)
+            if step.may_receive(event) or step.may_await(event)
         }
-        return found | waiting
+
+
+def _is_stop(event: type[Event]) -> TypeGuard[type[StopEvent[Any]]]:
+    return issubclass(event, StopEvent)
 
 
 Found = tuple[int, Problem]
@@ -147,7 +142,7 @@ def _rules(survey: Survey) -> Iterator[Rule]:
 
 
 def _whole(survey: Survey, code: str, message: str, hint: str) -> Found:
-    return -1, Problem(code=code, subject=survey.name, message=message, hint=hint, location=survey.location)
+    return -1, Problem(code=code, subject=survey.name, message=message, hint=hint)
 
 
 def _about(survey: Survey, index: int, code: str, message: str, hint: str) -> Found:
@@ -345,7 +340,7 @@ def _hint_for_produced(survey: Survey, event: type[Event]) -> str:
         for accepted in step.accepts:
             if accepted.__name__ == event.__name__:
                 return f"{survey.name}.{step.name} accepts another class of that name, {_full_name(accepted)}; use one"
-            if issubclass(event, accepted) and not issubclass(event, StopEvent):
+            if issubclass(event, accepted):
                 return (
                     f"{survey.name}.{step.name} accepts {accepted.__name__} but not its subclasses; "
                     "drop accept_event_subclasses=False, or accept it by name"
@@ -384,7 +379,3 @@ def _full_name(event: type[Event]) -> str:
 
 def _listed(names: Sequence[str], word: str = "and") -> str:
     return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"
-
-
-def _related(one: type, other: type) -> bool:
-    return issubclass(one, other) or issubclass(other, one)

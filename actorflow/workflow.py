@@ -62,8 +62,8 @@ def step(
         num_workers: How many executions of the step may go on at once in a run.
         inbox: How many events may queue before senders are held back.
         timeout: Seconds that one execution may take; None for no limit.
-        retry_policy: What decides on another attempt after an exception: a `RetryPolicy`, a tenacity retrying object, or a
-            callable ``(elapsed_seconds, failures, error) -> delay in seconds | None``.
+        retry_policy: What decides on another attempt after an exception: a `RetryPolicy`, a tenacity retrying
+            object, or a callable ``(elapsed_seconds, failures, error) -> delay in seconds | None``.
         atomic: Holds back what the body sends and publishes until it has ended well.
         accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
 
@@ -136,6 +136,7 @@ class Workflow(Generic[StartT, StopT]):
 
     _actorflow_options: WorkflowOptions = _DEFAULTS
     _actorflow_names: Mapping[str, Any] = {}
+    _actorflow_compiled: Any = None
     _actorflow_pending: tuple[FrameType, frozenset[str]] | None = None
     __actorflow_free_steps__: dict[str, Callable[..., Any]] = {}  # noqa: RUF012 - replaced, never changed
 
@@ -227,8 +228,8 @@ class Workflow(Generic[StartT, StopT]):
         """Makes a free function a step of this workflow class and of those that derive from it.
 
         Args:
-            function: A function of an event, or of an event and a context, in either order. Options that `@step` gave it
-                are kept.
+            function: A function of an event, or of an event and a context, in either order. Options that
+                `@step` gave it are kept.
         """
         if not hasattr(function, "__actorflow_step__"):
             step(function)

@@ -1,6 +1,6 @@
 """The floor table: which room of actorflow stands on which floor, and the page that is drawn from it.
 
-    python tests/floors.py --write      draws docs/architecture.md anew
+    python -m tests.floors --write      draws docs/architecture.md anew
 
 Pure functions over source text; tests/test_architecture.py holds the package to them.
 """
@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("context",),
     ),
     "declare": (("_signature", "workflow"),),
-    "compile": (("graph", "validation", "serialization", "visualize"),),
+    "compile": (("graph", "validation", "serialization", "snapshots", "visualize"),),
     "run": (("_runtime.*",), ("_runtime",)),
     "face": (("retry_policy", "resource", "collect"), ("",)),
     "keep and watch": (("stores.*",), ("stores", "durable", "telemetry")),
@@ -187,7 +187,7 @@ def page(paths: Mapping[str, Path]) -> str:
     lines = [
         "# Architecture",
         "",
-        "<!-- Drawn by `python tests/floors.py --write`: edit the floor table there, or a module's docstring. -->",
+        "<!-- Drawn by `python -m tests.floors --write`: edit the floor table there, or a module's docstring. -->",
         "",
         "Data goes one way: declare → compile → run → keep → show. A room imports only rooms of its own shelf and of",
         "what lies below it, also under `TYPE_CHECKING` and inside functions, and never in a circle.",
@@ -219,4 +219,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
         PAGE.write_text(page(rooms()), encoding="utf-8")
     else:
-        sys.exit(f"usage: python {Path(__file__).name} --write")
+        sys.exit("usage: python -m tests.floors --write")

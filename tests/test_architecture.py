@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from floors import PAGE, cycle, height, imports, loop_imports, page, purpose, rooms, title, upward
+from tests.floors import PAGE, cycle, height, imports, loop_imports, page, purpose, rooms, title, upward
 
 PATHS = rooms()
 SOURCES = {room: path.read_text(encoding="utf-8") for room, path in PATHS.items()}
@@ -44,7 +44,7 @@ def test_every_room_says_what_it_is_for(room: str) -> None:
 
 def test_the_page_is_drawn_from_the_table() -> None:
     """docs/architecture.md is what the table and the docstrings say today."""
-    assert PAGE.read_text(encoding="utf-8") == page(PATHS), "run: python tests/floors.py --write"
+    assert PAGE.read_text(encoding="utf-8") == page(PATHS), "run: python -m tests.floors --write"
 
 
 @pytest.mark.parametrize("module", ["trio", "tenacity", "cattrs", "cyclopts", "rich"])

@@ -13,7 +13,7 @@ import pytest
 
 from actorflow.cli import main
 
-FLOW = '''
+FLOW = """
 from actorflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 class Draft(Event):
@@ -29,9 +29,9 @@ class Writer(Workflow):
     async def publish(self, ctx: Context, ev: Draft) -> StopEvent:
         ctx.write_event_to_stream(ev)
         return StopEvent(result=ev.text.upper())
-'''
+"""
 
-SECOND = '''
+SECOND = """
 class Ask(StartEvent):
     topic: str
     count: int = 1
@@ -40,7 +40,7 @@ class Repeater(Workflow):
     @step
     async def repeat(self, ev: Ask) -> StopEvent:
         return StopEvent(result=[ev.topic] * ev.count)
-'''
+"""
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -128,7 +128,8 @@ def test_a_result_that_is_no_text_is_shown_as_python_shows_it(cli: Cli, folder: 
 def test_an_event_is_printed_when_it_comes(folder: Path) -> None:
     """What is streamed is seen while the run goes on: the step below goes on only when its event was read."""
     waits = FLOW.replace("return Draft(text", "await seen()\n        return Draft(text").replace(
-        "class Draft", "import anyio.to_thread, sys\n\ndef seen():\n    return anyio.to_thread.run_sync(sys.stdin.readline)\n\nclass Draft"
+        "class Draft",
+        "import anyio.to_thread, sys\n\ndef seen():\n    return anyio.to_thread.run_sync(sys.stdin.readline)\n\nclass Draft",
     )
     (folder / "flow.py").write_text(waits)
     words = [sys.executable, "-m", "actorflow", "run", "flow.py", "--input", '{"topic": "bees"}']
@@ -145,7 +146,10 @@ def test_an_event_is_printed_when_it_comes(folder: Path) -> None:
 def test_a_stop_event_that_a_step_publishes_is_an_event(cli: Cli, folder: Path) -> None:
     """Only the StopEvent that ends the run is the result."""
     (folder / "flow.py").write_text(
-        FLOW.replace('ctx.write_event_to_stream(Draft(text="[bold]first[/bold]"))', "ctx.write_event_to_stream(StopEvent(result=1))")
+        FLOW.replace(
+            'ctx.write_event_to_stream(Draft(text="[bold]first[/bold]"))',
+            "ctx.write_event_to_stream(StopEvent(result=1))",
+        )
     )
     done = cli("run", "flow.py", "--input", '{"topic": "bees"}')
     assert done == Outcome(0, "StopEvent(result=1)\nDraft(text='bees are small')\nBEES ARE SMALL\n", "")
@@ -227,19 +231,19 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "bad JSON": (
         ["flow.py", "--input", '{"topic": bees}'],
-        "--input is not JSON: Expecting value at line 1, column 11; it looks like '{\"topic\": \"bees\"}'",
+        '--input is not JSON: Expecting value at line 1, column 11; it looks like \'{"topic": "bees"}\'',
     ),
     "a list": (
         ["flow.py", "--input", "[1]"],
-        "--input is a list; it must be a JSON object like '{\"topic\": \"bees\"}'",
+        '--input is a list; it must be a JSON object like \'{"topic": "bees"}\'',
     ),
     "null": (
         ["flow.py", "--input", "null"],
-        "--input is null; it must be a JSON object like '{\"topic\": \"bees\"}'",
+        '--input is null; it must be a JSON object like \'{"topic": "bees"}\'',
     ),
     "a number": (
         ["flow.py", "--input", "1"],
-        "--input is a number; it must be a JSON object like '{\"topic\": \"bees\"}'",
+        '--input is a number; it must be a JSON object like \'{"topic": "bees"}\'',
     ),
     "a field too many": (
         ["two.py:Repeater", "--input", '{"topik": "bees"}'],
@@ -279,11 +283,11 @@ def test_a_wrong_command_is_one_line(cli: Cli, folder: Path, words: list[str], l
     assert cli("run", *words) == Outcome(2, "", f"{line}\n")
 
 
-NEEDS = '''
+NEEDS = """
 class Needs(Workflow):
     def __init__(self, name: str) -> None:
         super().__init__()
-'''
+"""
 
 
 @pytest.mark.parametrize("words", [["rum"], ["run"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from contextvars import ContextVar
 from typing import Any
@@ -220,7 +221,9 @@ async def test_event_that_nobody_accepts() -> None:
             return StopEvent(result="went on")
 
     run = Flow().run()
-    with pytest.raises(WorkflowRuntimeError, match=r"^no step of Flow accepts C, and Flow\.begin sent C\(n=7\); let a step"):
+    with pytest.raises(
+        WorkflowRuntimeError, match=r"^no step of Flow accepts C, and Flow\.begin sent C\(n=7\); let a step"
+    ):
         await run
     assert [letter.event for letter in run.dead_letters] == [C(n=7)]
     run = Flow(on_unhandled="dead_letter").run()
@@ -238,7 +241,9 @@ async def test_send_to_one_step_by_name() -> None:
     class Flow(Workflow):
         @step
         async def begin(self, ctx: Context, ev: StartEvent) -> A | None:
-            with pytest.raises(WorkflowRuntimeError, match=r"^Flow has no step 'nope'; it has: begin, one, two \[AF031\]$"):
+            with pytest.raises(
+                WorkflowRuntimeError, match=r"^Flow has no step 'nope'; it has: begin, one, two \[AF031\]$"
+            ):
                 ctx.send_event(A(n=1), step="nope")
             with pytest.raises(WorkflowRuntimeError, match=r"^Flow\.begin does not accept A; send it without step="):
                 ctx.send_event(A(n=1), step="begin")
@@ -267,7 +272,9 @@ async def test_a_body_that_returns_something_else() -> None:
         async def begin(self, ev: StartEvent) -> StopEvent:
             return 5  # type: ignore[return-value] # pyright: ignore[reportReturnType]
 
-    with pytest.raises(WorkflowRuntimeError, match=r"^Flow\.begin gave 5 \(int\); give an event, a list of events or None \[AF028\]$"):
+    with pytest.raises(
+        WorkflowRuntimeError, match=r"^Flow\.begin gave 5 \(int\); give an event, a list of events or None \[AF028\]$"
+    ):
         await Flow().run()
 
 
@@ -433,7 +440,9 @@ async def test_a_body_that_raises_its_backends_cancellation() -> None:
             except TypeError:
                 raise create() from None
 
-    with pytest.raises(WorkflowRuntimeError, match=r"^Flow\.begin raised Cancelled(Error)? though nobody cancelled it; cancel"):
+    with pytest.raises(
+        WorkflowRuntimeError, match=r"^Flow\.begin raised Cancelled(Error)? though nobody cancelled it; cancel"
+    ):
         await Flow().run()
 
 
@@ -449,9 +458,11 @@ async def test_run_timeout() -> None:
 
     start = anyio.current_time()
     run = Flow(timeout=10).run(run_id="r")
-    with pytest.raises(WorkflowTimeoutError, match=r"^run r of Flow did not end within 10 s; still at work: begin \[AF011\]$"):
+    with pytest.raises(
+        WorkflowTimeoutError, match=r"^run r of Flow did not end within 10 s; still at work: begin \[AF011\]$"
+    ):
         await run
-    assert anyio.current_time() - start == 10.0
+    assert 10 <= anyio.current_time() - start < 11
     (terminal,) = [e async for e in run.stream_events()]
     assert isinstance(terminal, WorkflowTimedOutEvent)
     assert list(terminal.active_steps) == ["begin"]
@@ -470,7 +481,9 @@ async def test_step_timeout() -> None:
     begin = anyio.current_time()
     assert await Flow().run(seconds=1.5) - begin >= 1.5
     begin = anyio.current_time()
-    with pytest.raises(StepTimeoutError, match=r"^Flow\.begin did not finish with StartEvent\(seconds=5\) within 2 s; raise"):
+    with pytest.raises(
+        StepTimeoutError, match=r"^Flow\.begin did not finish with StartEvent\(seconds=5\) within 2 s; raise"
+    ):
         await Flow().run(seconds=5)
     assert 2 <= anyio.current_time() - begin < 3
 
@@ -515,7 +528,9 @@ async def test_cancel_run() -> None:
     await run.cancel_run()
     assert cleaned == [1]
     assert run.is_done()
-    with pytest.raises(WorkflowCancelledError, match=r"^run r of Flow was cancelled: cancel_run\(\) was called \[AF021\]$"):
+    with pytest.raises(
+        WorkflowCancelledError, match=r"^run r of Flow was cancelled: cancel_run\(\) was called \[AF021\]$"
+    ):
         await run
     await run.cancel_run()
     assert [type(e) async for e in run.stream_events()] == [WorkflowCancelledEvent]
@@ -664,6 +679,7 @@ async def test_unobserved_failure_is_logged(caplog: pytest.LogCaptureFixture) ->
         async def begin(self, ev: StartEvent) -> StopEvent:
             raise ValueError("lost")
 
+    gc.collect()  # what earlier tests left behind
     with caplog.at_level(logging.ERROR, "actorflow"):
         with pytest.raises(ValueError, match="lost"):
             await Flow().run(run_id="seen")
@@ -673,8 +689,6 @@ async def test_unobserved_failure_is_logged(caplog: pytest.LogCaptureFixture) ->
         assert caplog.records == []
         del run
         await anyio.sleep(0.1)
-        import gc
-
         gc.collect()
     (record,) = caplog.records
     assert record.getMessage() == "run unseen of Flow failed and nobody awaited it"

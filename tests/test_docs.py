@@ -1,6 +1,6 @@
 """What the documents say is true: their programs run, their tables are complete.
 
-    python tests/test_docs.py --write      writes the generated part of docs/errors.md anew
+    python -m tests.test_docs --write      writes the generated part of docs/errors.md anew
 
 A ```python block of README.md or docs/*.md is a program, run in a process of its own; the ```text block that follows it, if
 one does, is what it prints. A block whose first line is ``# continued`` goes on from the block before it.
@@ -8,10 +8,10 @@ one does, is what it prints. A block whose first line is ``# continued`` goes on
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,12 +19,17 @@ from pathlib import Path
 
 import attrs
 import pytest
-from floors import ROOT, SOURCES_OF_ERRORS, rooms, title
+
+from actorflow.validation import RULES
+from tests.floors import ROOT, rooms, title
 
 ERRORS = ROOT / "docs" / "errors.md"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"\bAF\d{3}\b")
-BEGIN, END = "<!-- rules: written by `python tests/test_docs.py --write` -->", "<!-- end of rules -->"
+BEGIN, END = (
+    "<!-- written by `python -m tests.test_docs --write` from actorflow.validation.RULES -->\n",
+    "<!-- end -->\n",
+)
 CONTINUED = "# continued\n"
 
 
@@ -140,3 +145,41 @@ def test_examples_in_docstrings_are_true(room: str) -> None:
 def test_every_error_is_listed() -> None:
     """docs/errors.md has one row for each error id that the package uses, in order, and no other."""
     assert listed_codes() == sorted(used_codes())
+
+
+def with_rules(text: str) -> str:
+    """docs/errors.md with its generated part as the rules are today."""
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    rows = "".join(f"| {code} | {rule} |\n" for code, rule in sorted(RULES.items()))
+    return f"{before}{BEGIN}| id | the rule that is broken |\n|---|---|\n{rows}{END}{after}"
+
+
+def test_the_rules_are_listed_as_they_are() -> None:
+    """The table of a workflow's rules is what the validation says today."""
+    text = ERRORS.read_text(encoding="utf-8")
+    assert text == with_rules(text), "run: python -m tests.test_docs --write"
+
+
+# The reader of the documents is read.
+
+
+def test_fences_are_read_as_markdown_means_them(tmp_path: Path) -> None:
+    """Programs go on where they say so, and print what stands right below them; other blocks are left alone."""
+    document = tmp_path / "page.md"
+    document.write_text(
+        "# Title\n\n```python\na = 1\n```\n\n```python\n# continued\nprint(a)\n```\n\n```text\n1\n```\n\n"
+        "```python\nprint(2)\n```\nwords\n```text\nno output\n```\n```sh\nls\n```\n"
+    )
+    assert [(program.line, program.source, program.prints) for program in programs(document)] == [
+        (3, "a = 1\n", None),
+        (7, "a = 1\n# continued\nprint(a)\n", "1\n"),
+        (16, "print(2)\n", None),
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        ERRORS.write_text(with_rules(ERRORS.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        sys.exit("usage: python -m tests.test_docs --write")

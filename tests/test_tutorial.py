@@ -125,7 +125,9 @@ def test_state(run: Callable[[Main], Any]) -> None:
 
         @step
         async def two(self, ctx: Context, ev: FirstEvent) -> StopEvent:
-            return StopEvent(result=(await ctx.store.get("name"), await ctx.store.get("k"), await ctx.store.get("no", default=7)))
+            return StopEvent(
+                result=(await ctx.store.get("name"), await ctx.store.get("k"), await ctx.store.get("no", default=7))
+            )
 
     async def main() -> Any:
         return await MyWorkflow().run(name="Ada")

@@ -1,10 +1,10 @@
 """The task that carries a worker while it has something to do.
 
-Theory of operation. A carrier takes an event, runs the step's body, and settles what came out: it goes on with the result
-in the same task where one idle actor gets it (*hand-over*: no queue, no wake-up), else puts it into inboxes. Then it goes
-on with its own actor's backlog, or ends. An event is always in exactly one custody: an inbox, a lane of an outbox, the
-carrier's `item` (its body runs or failed), or the carrier's `out` (returned, not yet settled); every transfer between
-them is one synchronous block, so a cancellation at any await neither loses nor doubles it.
+Theory of operation. A carrier takes an event, runs the step's body, and settles what came out: it goes on with the
+result in the same task where one idle actor gets it (*hand-over*: no queue, no wake-up), else puts it into inboxes.
+Then it goes on with its own actor's backlog, or ends. An event is always in exactly one custody: an inbox, a lane of
+an outbox, the carrier's `item` (its body runs or failed), or the carrier's `out` (returned, not yet settled); every
+transfer between them is one synchronous block, so a cancellation at any await neither loses nor doubles it.
 
 With a journal, what an execution did is one record at its end (`done`), and partial ones (`ops`) before that only where
 somebody may see it earlier; a body starts on an event when the record that the event depends on is durable.

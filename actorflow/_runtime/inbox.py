@@ -1,9 +1,9 @@
 """An actor's bounded queue, and the lanes in which senders' events wait for room in it.
 
-The queue is an anyio memory object stream that nobody ever waits inside: anyio's ``send()`` checkpoints before it offers
-the item, which would leave order and custody to the loop. All waiting is ours: an event that finds no room is parked in
-its sender's lane, and whoever takes an event out of the inbox moves the oldest parked one in. An event is in a lane or in
-the inbox, never in both or neither, because every move is one synchronous block.
+The queue is an anyio memory object stream that nobody ever waits inside: anyio's ``send()`` checkpoints before it
+offers the item, which would leave order and custody to the loop. All waiting is ours: an event that finds no room is
+parked in its sender's lane, and whoever takes an event out of the inbox moves the oldest parked one in. An event is
+in a lane or in the inbox, never in both or neither, because every move is one synchronous block.
 """
 
 from __future__ import annotations

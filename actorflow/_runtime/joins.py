@@ -13,8 +13,8 @@ __all__ = ["Buffer"]
 class Buffer:
     """The events of one step under one buffer id that no batch has taken yet, in order of arrival.
 
-    Costs O(1) a call until a batch may be complete: fewer events than the batch needs cannot fill it, and once a type is
-    known to be lacking only an event of that type is a reason to look again.
+    Costs O(1) a call until a batch may be complete: fewer events than the batch needs cannot fill it, and once a
+    type is known to be lacking only an event of that type is a reason to look again.
     """
 
     __slots__ = ("_expected", "_lacking", "events")

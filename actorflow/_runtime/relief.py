@@ -16,9 +16,9 @@ __all__ = ["blocked_cycle"]
 def blocked_cycle(run: LiveRun, actor: Actor) -> tuple[Lane, frozenset[str]] | None:
     """The closed set of blocked actors that `actor` belongs to, if there is one.
 
-    An actor is stuck when every one of its slots is held by a worker that waits for room in the inbox of a stuck actor: the
-    greatest set with that property is found by starting from all fully blocked actors and striking out those that cannot
-    belong to it. Costs nothing as long as `actor` itself can move.
+    An actor is stuck when every one of its slots is held by a worker that waits for room in the inbox of a stuck
+    actor: the greatest set with that property is found by starting from all fully blocked actors and striking out
+    those that cannot belong to it. Costs nothing as long as `actor` itself can move.
 
     Returns:
         The lane from which the smallest full inbox of the set is to take one event above its capacity (always one of a

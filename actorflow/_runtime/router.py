@@ -18,7 +18,8 @@ class Route:
     """What becomes of events of one class.
 
     Attributes:
-        kind: ``stop`` ends the run, ``stream`` publishes (and goes to its receivers too), ``steps`` goes to its receivers.
+        kind: ``stop`` ends the run, ``stream`` publishes (and goes to its receivers too), ``steps`` goes to its
+            receivers.
         receivers: Indices of the steps that get it.
     """
 

@@ -386,7 +386,9 @@ class LiveRun(abc.Run[Any], Timer):
     def cancel(self, reason: str, *, closing: bool = False) -> None:
         """Ends the run as cancelled."""
         if not self.done:
-            error = WorkflowCancelledError(f"run {self.run_id} of {self.plan.name} was cancelled: {reason}", code="AF021")
+            error = WorkflowCancelledError(
+                f"run {self.run_id} of {self.plan.name} was cancelled: {reason}", code="AF021"
+            )
             self._finish(WorkflowCancelledEvent(reason=reason), error, None, closing=closing)
 
     def cancelled_from_outside(self) -> None:
@@ -405,7 +407,7 @@ class LiveRun(abc.Run[Any], Timer):
         if self.done:
             return
         timeout = self.workflow._actorflow_options.timeout
-        active = sorted({carrier.actor.name for carrier in self.carriers})
+        active = tuple(sorted({carrier.actor.name for carrier in self.carriers}))
         error = WorkflowTimeoutError(
             f"run {self.run_id} of {self.plan.name} did not end within {timeout:g} s; "
             f"still at work: {', '.join(active) or 'nothing'}",
@@ -423,7 +425,7 @@ class LiveRun(abc.Run[Any], Timer):
         self._terminal = event
         self._result_error = error
         self.timers.drop(self)
-        if error is not None:
+        if error is not None and not isinstance(error, WorkflowCancelledError):
             self._alarm = _Alarm(self.plan.name, self.run_id, error)
         if self.journal is not None and not closing:
             self._closing = self.journal.append(Record(self.run_id, "closed", value=event))
@@ -591,9 +593,7 @@ class LiveRun(abc.Run[Any], Timer):
     def stop_event_result(self) -> Any:
         """The result, or the error that ended the run."""
         if not self._concluded or self._terminal is None:
-            raise ContextStateError(
-                f"run {self.run_id} of {self.plan.name} is not over; await it first", code="AF045"
-            )
+            raise ContextStateError(f"run {self.run_id} of {self.plan.name} is not over; await it first", code="AF045")
         self._observed()
         if self._result_error is not None:
             raise self._result_error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context as Variables
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
@@ -31,7 +31,7 @@ __all__ = ["Runtime", "RuntimeLauncher"]
 logger = logging.getLogger("actorflow")
 
 T = TypeVar("T")
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 FAIRNESS = 32
 """Executions that a carrier does in a row before it lets others run: 32 cost 0.09 µs an event, 1 costs 3.2."""
@@ -40,9 +40,9 @@ FAIRNESS = 32
 class Runtime:
     """Owns runs: what it started has ended, or was handed back, when its ``async with`` block is left.
 
-    Leaving the block normally waits for every run that can still move, and cancels those that wait for an outside event;
-    leaving it by an exception or a cancellation cancels them all. Without one, the first `Workflow.run` in an event loop
-    attaches a runtime to the loop, which ends with it.
+    Leaving the block normally waits for every run that can still move, and cancels those that wait for an outside
+    event; leaving it by an exception or a cancellation cancels them all. Without one, the first `Workflow.run` in an
+    event loop attaches a runtime to the loop, which ends with it.
 
     Args:
         instruments: Told what happens in the runs.
@@ -98,7 +98,7 @@ class Runtime:
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         group = self._group
         assert group is not None  # noqa: S101
         if self._token is not None:
@@ -113,8 +113,8 @@ class Runtime:
                     await self._wait_for_runs()
             self.closed = True
             group.cancel_scope.cancel()
-            suppressed = await group.__aexit__(exc_type, exc, traceback)
-        return suppressed
+            # Without the block's exception, which is nobody else's and must not come out wrapped in a group.
+            await group.__aexit__(None, None, None)
 
     async def start(
         self, workflow: Any, start_event: Event | None = None, *, run_id: str | None = None, **fields: Any
@@ -130,6 +130,7 @@ class Runtime:
         Raises:
             WorkflowRuntimeError: The runtime is not open.
         """
+        self._check_open(workflow)
         token = _current.set(self)
         try:
             run = workflow.run(start_event=start_event, run_id=run_id, **fields)
@@ -141,7 +142,7 @@ class Runtime:
             await self.journal.sync(run.created)
         return run
 
-    # ------------------------------------------------------------------------------------------------ attached to a loop
+    # ------------------------------------------------------------------------------------------------ attached
     async def attached(self) -> None:
         """The one task of a runtime that belongs to its event loop: host of the runs and watchdog of their deadlines."""
         try:
@@ -149,7 +150,9 @@ class Runtime:
                 self._open(group)
                 await self.timers.watch()
         except Exception:
-            logger.exception("the runtime attached to the event loop failed; this is a bug in actorflow, please report it")
+            logger.exception(
+                "the runtime attached to the event loop failed; this is a bug in actorflow, please report it"
+            )
         finally:
             self._close()
             self.closed = True
@@ -197,9 +200,15 @@ class Runtime:
         else:
             variables.run(group.start_soon, self._gated, self.turns.ticket(), work)
 
-    async def _gated(self, ticket: int, work: Callable[[], Any]) -> None:
+    async def _gated(self, ticket: int, work: Work) -> None:
         assert self.turns is not None  # noqa: S101
         await self.turns.drive(ticket, work())
+
+    def _check_open(self, workflow: Any) -> None:
+        if self.closed:
+            raise WorkflowRuntimeError(
+                f"the runtime is closed; start {type(workflow).__name__} inside of its `async with` block", code="AF016"
+            )
 
     def _watch(self) -> None:
         if self._variables is None:
@@ -223,10 +232,7 @@ class Runtime:
 
     def launch(self, workflow: Any, start_event: Event, context: Any, run_id: str | None) -> LiveRun:
         """Makes and begins a run."""
-        if self.closed:
-            raise WorkflowRuntimeError(
-                f"the runtime is closed; start {type(workflow).__name__} inside of its `async with` block", code="AF016"
-            )
+        self._check_open(workflow)
         run = LiveRun(self, workflow, plan_of(workflow), context, run_id)
         run.variables = copy_context()
         run.begin(start_event)
