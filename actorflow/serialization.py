@@ -1,8 +1,8 @@
 """Values to JSON-ready data and back, exactly: plain data as it is, all else tagged with the name of its type.
 
-A tag is a dict ``{"$": name, "v": data}``; a user's own dict that has a ``"$"`` is tagged itself. Names are looked up in a
-registry, never imported. One cattrs converter takes a value apart by one level and puts it together; the recursion, and
-with it the path that an error names, is here.
+A tag is a dict ``{"$": name, "v": data}``; a user's own dict that has a ``"$"`` is tagged itself. Names are looked up
+in a registry, never imported. One cattrs converter takes a value apart by one level and puts it together; the
+recursion, and with it the path that an error names, is here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from actorflow.errors import ContextSerdeError
-from actorflow.events import Event, field_values
+from actorflow.events import Event, field_values, is_dynamic
 from actorflow.state import DictState
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["JsonSerializer", "PickleSerializer", "dump_state", "load_state", "register"]
 
 C = TypeVar("C", bound=type[Any])
+
+# type() of an Any is unknown to checkers.
+_kind_of = cast("Callable[[object], type[Any]]", type)
 
 _TAG: Final = "$"
 _DATA: Final = "v"
@@ -92,7 +95,7 @@ def register(cls: C | None = None, name: str | None = None, version: int = 1) ->
 
     Args:
         cls: An attrs class, a dataclass, an Enum or an event class.
-        name: What it is called in data, for good: it may be renamed or moved in the code then. Default: module and name.
+        name: What it is called in data; it may be renamed or moved in the code then. Default: its module and name.
         version: To be raised with each change of its fields that old data does not fit.
 
     Raises:
@@ -113,7 +116,7 @@ def register(cls: C | None = None, name: str | None = None, version: int = 1) ->
     return cls
 
 
-class _Failure(Exception):  # noqa: N818 (never leaves this room)
+class _Failure(Exception):
     """What is wrong with a value, and where: steps of the path, innermost first."""
 
     def __init__(self, reason: str) -> None:
@@ -213,7 +216,7 @@ class JsonSerializer:
             raise ContextSerdeError(message, code="AF052") from error
 
     def _encode(self, value: Any) -> Any:
-        kind: type[Any] = type(value)
+        kind = _kind_of(value)
         if value is None or kind is str or kind is bool:
             return value
         if kind is int:
@@ -221,7 +224,7 @@ class JsonSerializer:
         if kind is float:
             return value if math.isfinite(value) else {_TAG: "float", _DATA: repr(value)}
         if kind is list:
-            return _each(self._encode, enumerate(value))
+            return _each(self._encode, _numbered(value))
         if kind is dict:
             if _TAG not in value and all(type(key) is str for key in value):
                 return dict(zip(value, _each(self._encode, value.items()), strict=True))
@@ -234,6 +237,8 @@ class JsonSerializer:
             return self._encode_stranger(value)
         try:
             parts = _converter().unstructure(value, kind)
+        except RecursionError:
+            raise
         except Exception as error:  # whatever a property of the user's raises
             raise _Failure(f"{_reason(error)}; change it, or leave it out") from error
         return {_TAG: name, _DATA: self._encode(parts)}
@@ -250,29 +255,30 @@ class JsonSerializer:
         )
 
     def _decode(self, data: Any, events: Callable[[], dict[str, type[Any]]]) -> Any:
-        def decode(part: object) -> Any:
-            return self._decode(part, events)
-
-        kind: type[Any] = type(data)
+        kind = _kind_of(data)
         if data is None or kind is str or kind is bool or kind is int or kind is float:
             return data
         if kind is list:
-            return _each(decode, enumerate(data))
+            return _each(self._decode, _numbered(data), events)
         if kind is not dict:
             raise _Failure(f"a {_full_name(kind)} is not JSON data; give what serialize_value() made")
         if _TAG not in data:
-            return dict(zip(data, _each(decode, data.items()), strict=True))
+            return dict(zip(data, _each(self._decode, data.items(), events), strict=True))
         name = data[_TAG]
         if type(name) is not str or data.keys() != {_TAG, _DATA}:
             raise _Failure(f'a tag is {{"{_TAG}": name, "{_DATA}": data}}, and this has other keys or no name')
         parts = data[_DATA]
         try:
-            if name in _SPECIAL:
-                return _SPECIAL[name](_each(_pair(decode), enumerate(parts)) if name == "dict" else parts)
+            if name == "dict":
+                keys = [self._decode(key, events) for key, _ in _of_type(list, parts)]
+                items = _each(self._decode, zip(keys, (item for _, item in parts), strict=True), events)
+                return dict(zip(keys, items, strict=True))
+            if name in _NUMBERS:
+                return _NUMBERS[name](parts)
             cls = _BUILTIN_TYPES.get(name) or self._registry.type_of(name) or events().get(name)
             if cls is None:
                 return self._decode_stranger(name, parts, events())
-            return _converter().structure(decode(parts), cls)
+            return _converter().structure(self._decode(parts, events), cls)
         except (_Failure, RecursionError):
             raise
         except Exception as error:  # whatever a constructor of the user's raises
@@ -347,7 +353,7 @@ def load_state(data: Mapping[str, Any], serializer: JsonSerializer) -> Any:  # A
         >>> load_state({"data": {"count": 1}}, JsonSerializer())
         {'count': 1}
     """
-    given: object = data
+    given = cast("Any", data)
     if not isinstance(given, Mapping) or "data" not in given:
         raise ContextSerdeError("cannot deserialise state: it has no 'data'; give what dump_state() made", code="AF052")
     return serializer.deserialize_value(data["data"], "state")
@@ -356,29 +362,24 @@ def load_state(data: Mapping[str, Any], serializer: JsonSerializer) -> Any:  # A
 # -- paths
 
 
-def _each(convert: Callable[[Any], Any], items: Iterable[tuple[Any, Any]]) -> list[Any]:
+def _numbered(items: list[Any]) -> Iterable[tuple[int, Any]]:
+    return enumerate(items)
+
+
+def _each(convert: Callable[..., Any], items: Iterable[tuple[Any, Any]], *more: object) -> list[Any]:
     """Converts each item, and on failure says at which key."""
     converted: list[Any] = []
-    key: Any = None
-    try:
-        for key, item in items:
-            converted.append(convert(item))  # noqa: PERF401 (`key` is for the message)
-    except _Failure as failure:
-        failure.steps.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]")
-        raise
+    for key, item in items:
+        try:
+            converted.append(convert(item, *more))
+        except _Failure as failure:
+            failure.steps.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]")
+            raise
     return converted
 
 
 def _path(root: str, failure: _Failure) -> str:
     return root + "".join(reversed(failure.steps))
-
-
-def _pair(decode: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
-    def decode_pair(pair: Any) -> tuple[Any, Any]:
-        key, item = _of_type(list, pair)
-        return decode(key), decode(item)
-
-    return decode_pair
 
 
 # -- names
@@ -436,9 +437,8 @@ def _zone_to_data(zone: tzinfo | None) -> Any:
     if type(zone) is ZoneInfo and zone.key is not None:  # pyright: ignore[reportUnnecessaryComparison] - see ZoneInfo.from_file
         return zone.key
     if type(zone) is timezone:
-        offset = zone.utcoffset(None)
-        named = zone.tzname(None) != timezone(offset).tzname(None)
-        return [offset // timedelta(microseconds=1), *([zone.tzname(None)] if named else [])]
+        offset, *name = cast("Any", zone).__getinitargs__()
+        return [offset // timedelta(microseconds=1), *name]
     raise TypeError(f"its time zone is a {_full_name(type(zone))}, and can be a ZoneInfo or a datetime.timezone")
 
 
@@ -479,12 +479,11 @@ def _deque_from_data(data: Any) -> Any:
     return deque[Any](_of_type(list, items), maxlen)
 
 
-_SPECIAL: Final[dict[str, Callable[[Any], Any]]] = {
-    "dict": dict,
+_NUMBERS: Final[dict[str, Callable[[Any], Any]]] = {
     "int": _from(str, lambda data: int(data, 16)),
     "float": _from(str, float),
 }
-"""What is tagged though JSON has the type."""
+"""Numbers that JSON has no way to write."""
 
 _BUILTINS: Final[dict[type[Any], tuple[str, Callable[[Any], Any], Callable[[Any], Any]]]] = {
     tuple: ("tuple", list, _from(list, tuple)),
@@ -518,18 +517,18 @@ def _converter() -> Converter:
     from cattrs import Converter  # noqa: PLC0415 (imported when first needed)
 
     converter = Converter()
+
+    def add(fits: Callable[[Any], bool], dump: Callable[[Any], Any], load: Callable[[Any, Any], Any]) -> None:
+        converter.register_unstructure_hook_func(fits, dump)
+        converter.register_structure_hook_func(fits, load)
+
     for kind, (_, dump, load) in _BUILTINS.items():
         converter.register_unstructure_hook(kind, dump)
         converter.register_structure_hook(kind, _ignoring_type(load))
-    # The last one that fits wins.
-    for fits, dump, load in (
-        (lambda cls: attrs.has(cls) or is_dataclass(cls), _fields_to_data, _fields_from_data),
-        (_subclass_of(enum.Enum), lambda value: value.name, lambda data, cls: cls[_of_type(str, data)]),
-        (_subclass_of(enum.Flag), lambda value: value.value, lambda data, cls: cls(_of_type(int, data))),
-        (_subclass_of(Event), _event_to_data, _event_from_data),
-    ):
-        converter.register_unstructure_hook_func(fits, dump)
-        converter.register_structure_hook_func(fits, load)
+    # The one added last wins.
+    add(_has_fields, _fields_to_data, _fields_from_data)
+    add(_is_enum, _member_to_data, _member_from_data)
+    add(_is_loose_event, field_values, _loose_event_from_data)
     return converter
 
 
@@ -537,19 +536,12 @@ def _ignoring_type(load: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda data, _: load(data)
 
 
-def _subclass_of(base: type[Any]) -> Callable[[Any], bool]:
-    return lambda cls: isinstance(cls, type) and issubclass(cls, base)
-
-
-def _field_table(cls: type[Any]) -> dict[str, tuple[str, bool]]:
-    """Each field's name, with what the constructor calls it and whether it takes it."""
-    if attrs.has(cls):
-        return {field.name: (field.alias or field.name, field.init) for field in attrs.fields(cls)}
-    return {field.name: (field.name, field.init) for field in fields(cls)}
+def _has_fields(cls: Any) -> bool:
+    return isinstance(cls, type) and (attrs.has(cls) or is_dataclass(cls))
 
 
 def _fields_to_data(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in _field_table(type(value))}
+    return {name: getattr(value, name) for name in _field_table(_kind_of(value))}
 
 
 def _fields_from_data(data: Any, cls: type[Any]) -> Any:
@@ -563,9 +555,30 @@ def _fields_from_data(data: Any, cls: type[Any]) -> Any:
     return made
 
 
-def _event_to_data(event: Event) -> dict[str, Any]:
-    return field_values(event)
+def _field_table(cls: Any) -> dict[str, tuple[str, bool]]:
+    """Each field's name, with what the constructor calls it and whether it takes it."""
+    if attrs.has(cls):
+        return {field.name: (field.alias or field.name, field.init) for field in attrs.fields(cls)}
+    return {field.name: (field.name, field.init) for field in fields(cls)}
 
 
-def _event_from_data(data: Any, cls: type[Any]) -> Any:
+def _is_enum(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, enum.Enum)
+
+
+def _member_to_data(member: enum.Enum) -> Any:
+    # A combination of flags has no name of its own.
+    return member.value if isinstance(member, enum.Flag) else member.name
+
+
+def _member_from_data(data: Any, cls: Any) -> Any:
+    return cls(data) if issubclass(cls, enum.Flag) else cls[data]
+
+
+def _is_loose_event(cls: Any) -> bool:
+    """Whether an event has fields that its class does not tell: dynamic ones, or those of a foreign model."""
+    return isinstance(cls, type) and issubclass(cls, Event) and (is_dynamic(cls) or not _has_fields(cls))
+
+
+def _loose_event_from_data(data: Any, cls: type[Any]) -> Any:
     return cls(**_of_type(dict, data))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.floors import PAGE, cycle, height, imports, loop_imports, page, purpose, rooms, title, upward
 
 PATHS = rooms()

@@ -86,7 +86,7 @@ def cli(folder: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
 @BACKENDS
 @pytest.mark.parametrize("target", ["flow.py:Writer", "flow:Writer", "flow.py", "flow"])
 def test_prints_events_and_result(cli: Cli, folder: Path, backend: str, target: str) -> None:
-    """Streamed events are printed as they are, each on its line, and then the result; the end itself is not an event."""
+    """Streamed events are printed as they are, each on its line, then the result; the end itself is not an event."""
     (folder / "flow.py").write_text(FLOW)
     done = cli("run", target, "--input", '{"topic": "bees"}', "--backend", backend)
     assert done == Outcome(0, "Draft(text='[bold]first[/bold]')\nDraft(text='bees are small')\nBEES ARE SMALL\n", "")
@@ -155,6 +155,10 @@ def test_a_stop_event_that_a_step_publishes_is_an_event(cli: Cli, folder: Path) 
     assert done == Outcome(0, "StopEvent(result=1)\nDraft(text='bees are small')\nBEES ARE SMALL\n", "")
 
 
+THERE = "this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py"
+LIKE = """it looks like '{"topic": "bees"}'"""
+MUST = """it must be a JSON object like '{"topic": "bees"}'"""
+
 WRONG: dict[str, tuple[list[str], str]] = {
     "unknown workflow": (
         ["flow.py:Nope"],
@@ -186,7 +190,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "unknown file": (
         ["flo.py:Writer"],
-        "no file 'flo.py'; this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py",
+        f"no file 'flo.py'; {THERE}",
     ),
     "unknown file elsewhere": (
         ["sub/flow.py:Writer"],
@@ -198,11 +202,11 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "unknown module": (
         ["flo:Writer"],
-        "no module 'flo'; this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py",
+        f"no module 'flo'; {THERE}",
     ),
     "no module": (
         [":Writer"],
-        "no module ''; this folder has: broken.py, empty.py, exits.py, flow.py, misses.py, needs.py, syntax.py, two.py",
+        f"no module ''; {THERE}",
     ),
     "failing import": (
         ["broken.py"],
@@ -226,24 +230,26 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "a workflow that needs arguments": (
         ["needs.py"],
-        "Needs cannot be made without arguments (Needs.__init__() missing 1 required positional argument: 'name'); "
-        "make one in needs.py and give its name instead",
+        (
+            "Needs cannot be made without arguments (Needs.__init__() missing 1 required positional argument: 'name'); "
+            "make one in needs.py and give its name instead"
+        ),
     ),
     "bad JSON": (
         ["flow.py", "--input", '{"topic": bees}'],
-        '--input is not JSON: Expecting value at line 1, column 11; it looks like \'{"topic": "bees"}\'',
+        f"--input is not JSON: Expecting value at line 1, column 11; {LIKE}",
     ),
     "a list": (
         ["flow.py", "--input", "[1]"],
-        '--input is a list; it must be a JSON object like \'{"topic": "bees"}\'',
+        f"--input is a list; {MUST}",
     ),
     "null": (
         ["flow.py", "--input", "null"],
-        '--input is null; it must be a JSON object like \'{"topic": "bees"}\'',
+        f"--input is null; {MUST}",
     ),
     "a number": (
         ["flow.py", "--input", "1"],
-        '--input is a number; it must be a JSON object like \'{"topic": "bees"}\'',
+        f"--input is a number; {MUST}",
     ),
     "a field too many": (
         ["two.py:Repeater", "--input", '{"topik": "bees"}'],

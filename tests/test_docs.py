@@ -2,8 +2,8 @@
 
     python -m tests.test_docs --write      writes the generated part of docs/errors.md anew
 
-A ```python block of README.md or docs/*.md is a program, run in a process of its own; the ```text block that follows it, if
-one does, is what it prints. A block whose first line is ``# continued`` goes on from the block before it.
+A ```python block of README.md or docs/*.md is a program, run in a process of its own; the ```text block right below it,
+if there is one, is what it prints. A block whose first line is ``# continued`` goes on from the block before it.
 """
 
 from __future__ import annotations

@@ -271,9 +271,12 @@ class Carrier(Timer):
                     self.phase, self.out = SETTLE, out
                 except BaseException as exc:
                     self.deadline = math.inf
-                    if not isinstance(exc, Exception):
-                        exc = self._judge(exc)
-                    self.phase, self.error = FAILED, exc
+                    error = exc if isinstance(exc, Exception) else self._judge(exc)
+                    if error is exc and exc.__traceback__ is not None:
+                        # The user's frames only; ours would also tie error and run into a cycle.
+                        exc.__traceback__ = exc.__traceback__.tb_next
+                    self.phase, self.error = FAILED, error
+                    del error
                 if self.phase is SETTLE and self.held is not None:
                     self._release_held()
                 phase = self.phase

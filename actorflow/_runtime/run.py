@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import traceback
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextvars import Context as Variables
@@ -56,21 +57,28 @@ DEAD_LETTERS = 10_000
 
 
 class _Alarm:
-    """Logs a failure that nobody has looked at when its run is forgotten."""
+    """Logs a failure that nobody has looked at when its run is forgotten.
 
-    __slots__ = ("error", "run_id", "workflow")
+    The traceback is rendered when the run ends: a finaliser may be called by the garbage collector in the middle of
+    anything, and rendering parses source.
+    """
+
+    __slots__ = ("run_id", "text", "workflow")
 
     def __init__(self, workflow: str, run_id: str, error: BaseException) -> None:
         self.workflow = workflow
         self.run_id = run_id
-        self.error: BaseException | None = error
+        self.text = "".join(traceback.format_exception(error)).rstrip()
 
     def __del__(self) -> None:
-        if self.error is not None:
+        if self.text:
             logger.error(
-                "run %s of %s failed and nobody awaited it", self.run_id, self.workflow, exc_info=self.error,
+                "run %s of %s failed and nobody awaited it\n%s",
+                self.run_id,
+                self.workflow,
+                self.text,
                 extra={"run_id": self.run_id, "workflow": self.workflow},
-            )  # fmt: skip
+            )
 
 
 class LiveRun(abc.Run[Any], Timer):
@@ -425,8 +433,6 @@ class LiveRun(abc.Run[Any], Timer):
         self._terminal = event
         self._result_error = error
         self.timers.drop(self)
-        if error is not None and not isinstance(error, WorkflowCancelledError):
-            self._alarm = _Alarm(self.plan.name, self.run_id, error)
         if self.journal is not None and not closing:
             self._closing = self.journal.append(Record(self.run_id, "closed", value=event))
         for carrier in self.carriers:
@@ -464,6 +470,9 @@ class LiveRun(abc.Run[Any], Timer):
         self._hub().close(self._terminal)
         if self.hooks.run_ended is not None:
             self.hooks.run_ended(self.run_id, self.plan.name, self._terminal)
+        error = self._result_error
+        if error is not None and not self._awaiters and not isinstance(error, WorkflowCancelledError):
+            self._alarm = _Alarm(self.plan.name, self.run_id, error)
         if self._ended is not None:
             self._ended.set()
         self.runtime.forget(self)
@@ -563,8 +572,11 @@ class LiveRun(abc.Run[Any], Timer):
         return self._result().__await__()
 
     async def _result(self) -> Any:
-        await self._wait(owning=self.owned)
-        return self.stop_event_result()
+        try:
+            await self._wait(owning=self.owned)
+            return self.stop_event_result()
+        finally:
+            del self  # an error's traceback would hold the run, and the run the error
 
     async def _wait(self, *, owning: bool) -> None:
         """Returns when everything has ended; where `owning`, the last one to be cancelled here takes the run along."""
@@ -588,15 +600,19 @@ class LiveRun(abc.Run[Any], Timer):
 
     def _observed(self) -> None:
         if self._alarm is not None:
-            self._alarm.error = None
+            self._alarm.text = ""
 
     def stop_event_result(self) -> Any:
         """The result, or the error that ended the run."""
         if not self._concluded or self._terminal is None:
             raise ContextStateError(f"run {self.run_id} of {self.plan.name} is not over; await it first", code="AF045")
         self._observed()
-        if self._result_error is not None:
-            raise self._result_error
+        error = self._result_error
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del self, error  # see _result
         return self._terminal.result if type(self._terminal) is StopEvent else self._terminal
 
     def get_stop_event(self) -> StopEvent[Any] | None:
