@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="Event-driven workflows on typed actors.",
         version=lambda: importlib.metadata.version("actorflow"),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     app.command(run)
     words = sys.argv[1:] if arguments is None else list(arguments)

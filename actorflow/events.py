@@ -74,7 +74,7 @@ def _hide_from_subclasses(_cls: type, fields: list[_Attribute]) -> list[_Attribu
 class _Constructor:
     """Event's own constructor, in a base of its own: msgspec accepts no base that defines one."""
 
-    def __init__(self, **fields: object) -> None:
+    def __init__(self, /, **fields: object) -> None:
         kind = getattr(type(self), "__event_kind__", _Kind.FOREIGN)
         if kind is _DYNAMIC:
             kept = cast("Mapping[str, object]", fields.pop("_data", {}))
@@ -326,7 +326,7 @@ class StartEvent(Event, _dynamic=True):
 
     if TYPE_CHECKING:
 
-        def __init__(self, **fields: object) -> None: ...
+        def __init__(self, /, **fields: object) -> None: ...
 
 
 class StopEvent(Event, Generic[T_co], _dynamic=True):
@@ -345,10 +345,10 @@ class StopEvent(Event, Generic[T_co], _dynamic=True):
     result: T_co = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
     @overload
-    def __init__(self: StopEvent[None], result: None = None, **fields: object) -> None: ...
+    def __init__(self: StopEvent[None], /, result: None = None, **fields: object) -> None: ...
     @overload
-    def __init__(self, result: T_co, **fields: object) -> None: ...
-    def __init__(self, result: object = None, **fields: object) -> None:
+    def __init__(self, /, result: T_co, **fields: object) -> None: ...
+    def __init__(self, /, result: object = None, **fields: object) -> None:
         if type(self).__event_kind__ is _DYNAMIC:
             self.__dict__["result"] = result
         elif result is not None:
@@ -366,7 +366,7 @@ class InputRequiredEvent(Event, _dynamic=True):
 
     if TYPE_CHECKING:
 
-        def __init__(self, **fields: object) -> None: ...
+        def __init__(self, /, **fields: object) -> None: ...
 
 
 class HumanResponseEvent(Event, _dynamic=True):
@@ -379,7 +379,7 @@ class HumanResponseEvent(Event, _dynamic=True):
 
     if TYPE_CHECKING:
 
-        def __init__(self, **fields: object) -> None: ...
+        def __init__(self, /, **fields: object) -> None: ...
 
 
 class _NoResultEvent(StopEvent[None]):

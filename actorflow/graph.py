@@ -120,8 +120,9 @@ class Graph:
             for answer in (*survey.from_outside(step), *step.config.waits_for):
                 yield Edge(OUTSIDE, answer, step.name)
             for event in step.emits:
-                if issubclass(event, StopEvent):
+                if issubclass(event, StopEvent) or issubclass(StopEvent, event):
                     yield Edge(step.name, event, STOP)
+                if issubclass(event, StopEvent):
                     continue
                 if issubclass(event, InputRequiredEvent):
                     yield Edge(step.name, event, OUTSIDE)

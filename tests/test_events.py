@@ -3,13 +3,14 @@
 import copy
 import dataclasses
 import inspect
+import keyword
 import pickle
 import re
 import sys
 import types
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, NewType, Protocol, TypeVar, assert_type
+from typing import Annotated, Any, ClassVar, Generic, Literal, NewType, Protocol, TypeVar, assert_type, cast
 
 import attrs
 import pytest
@@ -48,7 +49,7 @@ class Draft(Event):
 class Postponed(Event):
     text: "str"
     later: "Later | None" = None
-    unknown: "Nowhere | None" = None  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore
+    unknown: "Nowhere | None" = None  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 
 
 class Later:
@@ -70,7 +71,7 @@ class Lists(Event):
 
 
 class Named(Event):
-    get: str
+    get: str  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
     keys: int
     items: list[str]
     values: float = 0.0
@@ -106,7 +107,7 @@ class Talks(Event):
 
     @property
     def broken(self) -> object:
-        return self.word  # type: ignore[attr-defined]  # pyright: ignore
+        return untyped(self).word
 
     def shout(self) -> str:
         return " ".join(self.words).upper()
@@ -119,6 +120,9 @@ class Unprintable:
 
 class Sized(Protocol):
     def size(self) -> int: ...
+
+
+EMPTY: list[object] = []
 
 
 class Simple(Event):
@@ -136,6 +140,15 @@ class Simple(Event):
     noted: Annotated[int, "note"] = 0
     draft: Draft | None = None
     wave: complex = 0j
+
+
+def untyped(thing: object) -> Any:
+    """Hides a thing from type checkers: they would refuse what a test does wrong on purpose."""
+    return thing
+
+
+def pickled(event: Event, protocol: int = pickle.HIGHEST_PROTOCOL) -> Event:
+    return cast("Event", pickle.loads(pickle.dumps(event, protocol)))  # noqa: S301
 
 
 def exactly(message: str) -> str:
@@ -190,7 +203,7 @@ def test_attrs_features_work() -> None:
     seen: list[object] = []
 
     class Full(Event):
-        number: int = attrs.field(converter=int, default="3")
+        number: int = attrs.field(converter=int, default=3)
         positive: int = attrs.field(default=1, validator=attrs.validators.ge(0))
         double: int = attrs.field(default=attrs.Factory(lambda self: self.number * 2, takes_self=True))
         fixed: str = attrs.field(init=False, default="x")
@@ -200,16 +213,16 @@ def test_attrs_features_work() -> None:
         def __attrs_post_init__(self) -> None:
             seen.append(self)
 
-    full: Any = Full(number="4", private="q", another="r")  # type: ignore[arg-type]  # pyright: ignore
+    full = untyped(Full)(number="4", private="q", another="r")
     assert (full.number, full.double, full.fixed, full._private, full.other) == (4, 8, "x", "q", "r")
     assert len(seen) == 1
     assert seen[0] is full
     with pytest.raises(ValueError, match=exactly("'positive' must be >= 0: -1")):
         Full(positive=-1)
     with pytest.raises(TypeError, match=exactly("Full.other must be str, got int (1)")):
-        Full(another=1)  # type: ignore[arg-type]  # pyright: ignore
-    with pytest.raises(TypeError, match=exactly("Full has no field 'fixed'; did you mean 'private'?")):
-        Full(fixed="y")  # type: ignore[call-arg]  # pyright: ignore
+        untyped(Full)(another=1)
+    with pytest.raises(TypeError, match=r"^Full has no field 'fixed'; its fields are 'number', "):
+        untyped(Full)(fixed="y")
 
 
 def test_a_validator_sees_only_values_of_the_right_type() -> None:
@@ -219,7 +232,7 @@ def test_a_validator_sees_only_values_of_the_right_type() -> None:
         text: str = attrs.field(validator=lambda _self, _field, value: value.strip())
 
     with pytest.raises(TypeError, match=exactly("Checked.text must be str, got int (5)")):
-        Checked(text=5)  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Checked)(text=5)
 
 
 def test_a_class_may_have_its_own_methods() -> None:
@@ -238,7 +251,7 @@ def test_a_class_may_have_its_own_constructor() -> None:
         text: str
 
         def __init__(self, number: int) -> None:
-            self.__attrs_init__(text=number if number < 0 else str(number))  # type: ignore  # pyright: ignore
+            untyped(self).__attrs_init__(text=number if number < 0 else str(number))
 
     class BySuper(Event):
         text: str
@@ -270,8 +283,9 @@ def test_a_slot_of_a_mixin_is_filled() -> None:
     class Mixed(Mixin, Event):
         text: str
 
-    assert Mixed(number=1, text="x").number == 1
-    assert attrs.evolve(Mixed(number=1, text="x"), number=2).number == 2
+    mixed = untyped(Mixed)(number=1, text="x")
+    assert mixed.number == 1
+    assert attrs.evolve(mixed, number=2).number == 2
 
 
 # -- mistakes
@@ -306,32 +320,32 @@ def test_several_missing_fields_are_told_at_once() -> None:
     """Nobody mends one field to hear of the next."""
     message = "Named needs fields 'get' (str), 'keys' (int), 'items' (list[str])"
     with pytest.raises(TypeError, match=exactly(message)):
-        Named()  # type: ignore[call-arg]  # pyright: ignore
+        untyped(Named)()
 
 
 def test_an_event_without_fields_says_so() -> None:
     """Subclasses are strict, those without fields too."""
     with pytest.raises(TypeError, match=exactly("Empty has no field 'text'; it has no fields")):
-        Empty(text="x")  # type: ignore[call-arg]  # pyright: ignore
+        untyped(Empty)(text="x")
 
 
 def test_positional_arguments_are_refused_with_the_way_to_write_it() -> None:
     """Fields have names at every construction."""
     with pytest.raises(TypeError, match=exactly("Draft takes its fields by keyword: Draft(text=..., score=...)")):
-        Draft("x")  # type: ignore  # pyright: ignore
+        untyped(Draft)("x")
 
 
 def test_an_unknown_attribute_names_the_near_one() -> None:
     """Fields and methods are suggested, else the fields are listed."""
     draft = Draft(text="x")
     with pytest.raises(AttributeError, match=exactly("Draft has no field 'txt'; did you mean 'text'?")):
-        draft.txt  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore
+        untyped(draft).txt  # noqa: B018
     with pytest.raises(AttributeError, match=exactly("Talks has no field 'shuot'; did you mean 'shout'?")):
-        Talks(words=()).shuot()  # type: ignore[attr-defined]  # pyright: ignore
+        untyped(Talks)(words=()).shuot()
     with pytest.raises(AttributeError, match=exactly("Draft has no field 'zzz'; its fields are 'text', 'score'")):
-        draft.zzz  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore
+        untyped(draft).zzz  # noqa: B018
     with pytest.raises(AttributeError, match=exactly("'Draft' object has no attribute '__zzz__'")):
-        draft.__zzz__  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore
+        untyped(draft).__zzz__  # noqa: B018
 
 
 def test_a_failing_property_tells_its_own_error() -> None:
@@ -346,9 +360,9 @@ def test_events_are_immutable(event: Event) -> None:
     name = type(event).__name__
     remedy = "attrs.evolve(event, text=...) makes a changed copy"
     with pytest.raises(FrozenInstanceError, match=exactly(f"{name} is immutable, cannot set 'text'; {remedy}")):
-        event.text = "y"  # type: ignore[attr-defined]  # pyright: ignore
+        untyped(event).text = "y"
     with pytest.raises(FrozenInstanceError, match=exactly(f"{name} is immutable, cannot delete 'text'; {remedy}")):
-        del event.text  # type: ignore[attr-defined]  # pyright: ignore
+        del untyped(event).text
 
 
 def test_a_mutable_mixin_does_not_melt_an_event() -> None:
@@ -358,11 +372,11 @@ def test_a_mutable_mixin_does_not_melt_an_event() -> None:
     class Mixin:
         number: int = attrs.field(validator=attrs.validators.ge(0))
 
-    class Mixed(Mixin, Event):  # type: ignore[misc]  # pyright: ignore
+    class Mixed(Mixin, Event):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
         text: str
 
     with pytest.raises(FrozenInstanceError):
-        Mixed(number=1, text="x").text = "y"  # type: ignore[misc]  # pyright: ignore
+        untyped(Mixed)(number=1, text="x").text = "y"
 
 
 # -- types of fields
@@ -376,7 +390,7 @@ def test_a_mutable_mixin_does_not_melt_an_event() -> None:
         ("data", [b"x"], ["x"]),
         ("maybe", [None, "x"], [1]),
         ("either", [1, "x"], [None, 1.0]),
-        ("mode", ["a", 1, None], ["b", 2, True, [], 1.0]),
+        ("mode", ["a", 1, None], ["b", 2, True, EMPTY, 1.0]),
         ("names", [["x"], [1]], [("x",), "x"]),
         ("words", [["x"], ("x",), "x"], [{"x"}]),
         ("call", [print, None], [1]),
@@ -390,18 +404,18 @@ def test_a_mutable_mixin_does_not_melt_an_event() -> None:
 def test_simply_typed_fields_are_checked(field: str, good: list[object], bad: list[object]) -> None:
     """Plain classes, unions, literals and the origins of generics are checked; int passes for float."""
     for value in good:
-        assert getattr(Simple(**{field: value}), field) == value  # type: ignore[arg-type]  # pyright: ignore
+        assert getattr(untyped(Simple)(**{field: value}), field) == value
     for value in bad:
         with pytest.raises(TypeError, match=f"^Simple\\.{field} must be .*, got "):
-            Simple(**{field: value})  # type: ignore[arg-type]  # pyright: ignore
+            untyped(Simple)(**{field: value})
 
 
 def test_a_message_shows_the_annotation_as_written() -> None:
     """Unions and literals are readable."""
     with pytest.raises(TypeError, match=exactly("Simple.maybe must be str | None, got int (1)")):
-        Simple(maybe=1)  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Simple)(maybe=1)
     with pytest.raises(TypeError, match=exactly("Simple.mode must be Optional[Literal['a', 1]], got str ('b')")):
-        Simple(mode="b")  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Simple)(mode="b")
 
 
 def test_what_is_not_simply_typed_is_not_checked() -> None:
@@ -412,7 +426,7 @@ def test_what_is_not_simply_typed_is_not_checked() -> None:
         item: T
         any: Any
         union: Sized | int
-        lost: "Lost"  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore
+        lost: "Lost"  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 
     thing: Any = object()
     loose = Loose[Any](sized=thing, item=thing, any=thing, union=thing, lost=thing)
@@ -423,24 +437,24 @@ def test_a_default_is_what_the_author_wrote() -> None:
     """A default of another type than the annotation may be given again, by attrs.evolve for one; others not."""
 
     class Lax(Event):
-        text: str = None  # type: ignore[assignment]  # pyright: ignore
-        names: list[str] = attrs.field(factory=tuple)  # type: ignore[assignment]  # pyright: ignore
+        text: str = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        names: list[str] = attrs.field(factory=untyped(tuple))
 
     assert Lax().text is None
-    assert Lax().names == ()
-    assert Lax(text=None) == Lax()  # type: ignore[arg-type]  # pyright: ignore
+    assert untyped(Lax()).names == ()
+    assert untyped(Lax)(text=None) == Lax()
     assert attrs.evolve(Lax(names=["a"]), names=["b"]).text is None
     with pytest.raises(TypeError, match=exactly("Lax.text must be str, got int (1)")):
-        Lax(text=1)  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Lax)(text=1)
 
 
 def test_annotations_in_strings_are_resolved_at_the_first_construction() -> None:
     """A class may be named before it exists; what never exists is not checked."""
-    assert Postponed(text="x", later=Later(), unknown=1).unknown == 1  # pyright: ignore
+    assert untyped(Postponed)(text="x", later=Later(), unknown=1).unknown == 1
     with pytest.raises(TypeError, match=exactly("Postponed.text must be str, got int (1)")):
-        Postponed(text=1)  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Postponed)(text=1)
     with pytest.raises(TypeError, match=exactly("Postponed.later must be Later | None, got int (1)")):
-        Postponed(text="x", later=1)  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Postponed)(text="x", later=1)
 
 
 def test_an_inherited_annotation_is_resolved_where_it_was_written() -> None:
@@ -469,7 +483,7 @@ def test_a_nested_class_can_be_named_in_a_string() -> None:
 
     assert Outer(kind=Outer.Kind())
     with pytest.raises(TypeError, match=exactly("Outer.kind must be Kind, got int (1)")):
-        Outer(kind=1)  # type: ignore[arg-type]  # pyright: ignore
+        untyped(Outer)(kind=1)
 
 
 # -- dynamic events
@@ -515,7 +529,7 @@ def test_a_dynamic_event_names_the_near_field(cls: type[Event]) -> None:
         event["topc"]
     assert caught.value.args == (message,)
     with pytest.raises(AttributeError, match=exactly("Event has no field 'zzz'; it has no fields")):
-        Event().zzz  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore
+        untyped(Event()).zzz  # noqa: B018
 
 
 def test_a_subclass_of_a_dynamic_event_is_strict() -> None:
@@ -523,9 +537,9 @@ def test_a_subclass_of_a_dynamic_event_is_strict() -> None:
     assert not is_dynamic(Ask)
     assert Ask(topic="bees").topic == "bees"
     with pytest.raises(TypeError, match=exactly("Ask has no field 'topc'; did you mean 'topic'?")):
-        Ask(topc="bees")  # type: ignore[call-arg]  # pyright: ignore
+        untyped(Ask)(topc="bees")
     with pytest.raises(TypeError, match=exactly("Ask has no field 'zzz'; its fields are 'topic'")):
-        Ask(topic="bees", zzz=1)  # type: ignore[call-arg]  # pyright: ignore
+        untyped(Ask)(topic="bees", zzz=1)
 
 
 def test_strict_events_read_their_declared_fields_by_name() -> None:
@@ -543,8 +557,8 @@ def test_strict_events_read_their_declared_fields_by_name() -> None:
 
 def test_a_field_wins_over_a_method_of_its_name() -> None:
     """A declared field may be called get, keys, items or values; [] still works."""
-    named = Named(get="x", keys=3, items=["i"])  # type: ignore[arg-type, unused-ignore]
-    assert (named.get, named.keys, named.items, named.values) == ("x", 3, ["i"], 0.0)  # type: ignore[comparison-overlap, unused-ignore]
+    named = Named(get="x", keys=3, items=["i"])
+    assert (named.get, named.keys, named.items, named.values) == ("x", 3, ["i"], 0.0)
     assert (named["get"], "keys" in named, len(named), list(named)) == (
         "x",
         True,
@@ -578,7 +592,7 @@ def test_a_subclass_of_stop_event_has_a_result() -> None:
     assert Ended(pages=1).result is None
     assert Ended(pages=1, result="x").result == "x"
     with pytest.raises(TypeError, match=exactly("Ended has no field 'page'; did you mean 'pages'?")):
-        Ended(page=1)  # type: ignore[call-arg]  # pyright: ignore
+        untyped(Ended)(page=1)
 
 
 @pytest.mark.parametrize(
@@ -602,7 +616,7 @@ def test_terminal_events_are_stop_events_without_a_result(event: StopEvent[None]
     assert event.result is None
     assert repr(event) == shown
     with pytest.raises(TypeError, match=f"^{type(event).__name__} has no field 'result'; "):
-        type(event)(result=1)  # type: ignore[call-overload]  # pyright: ignore
+        untyped(type(event))(result=1)
 
 
 def test_a_step_failed_event_says_what_failed() -> None:
@@ -619,7 +633,7 @@ def test_a_step_failed_event_says_what_failed() -> None:
     assert event.input_event == Draft(text="x")
     assert event.failed_at is now
     with pytest.raises(TypeError, match=exactly("StepFailedEvent.failed_at must be datetime, got str ('now')")):
-        attrs.evolve(event, failed_at="now")  # type: ignore[arg-type]  # pyright: ignore
+        attrs.evolve(untyped(event), failed_at="now")
 
 
 # -- comparing, keeping, showing
@@ -642,7 +656,7 @@ def test_events_are_hashable_when_their_values_are() -> None:
     """Equal events have equal hashes; a list makes an event unhashable."""
     assert len({Draft(text="x"), Draft(text="x"), StartEvent(a=1, b=2), StartEvent(b=2, a=1), StopEvent("x")}) == 3
     for event in (StartEvent(a=[1]), StopEvent([1]), Lists()):
-        with pytest.raises(TypeError, match="^unhashable type: 'list'$"):
+        with pytest.raises(TypeError, match=r"^unhashable type: 'list'$"):
             hash(event)
 
 
@@ -678,23 +692,23 @@ EVENTS: list[Event] = [
 def test_copies_are_equal_and_immutable(event: Event) -> None:
     """Pickle, copy, deepcopy and attrs.evolve keep every field."""
     copies = [copy.copy(event), copy.deepcopy(event), attrs.evolve(event)]
-    copies += [pickle.loads(pickle.dumps(event, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    copies += [pickled(event, protocol) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
     for other in copies:
         assert other is not event
         assert other == event
         assert repr(other) == repr(event)
         assert field_values(other) == field_values(event)
         with pytest.raises(FrozenInstanceError):
-            other.text = 1  # type: ignore[attr-defined]  # pyright: ignore
+            untyped(other).text = 1
 
 
 def test_evolve_changes_declared_and_dynamic_fields() -> None:
     """The other fields are kept, and changes are checked like a construction."""
     assert attrs.evolve(Draft(text="x", score=1), text="y") == Draft(text="y", score=1)
-    assert attrs.evolve(StartEvent(a=1, b=2), b=3, c=4) == StartEvent(a=1, b=3, c=4)
-    assert attrs.evolve(StopEvent("x", a=1), result="y") == StopEvent("y", a=1)
+    assert attrs.evolve(untyped(StartEvent(a=1, b=2)), b=3, c=4) == StartEvent(a=1, b=3, c=4)
+    assert attrs.evolve(untyped(StopEvent("x", a=1)), result="y") == StopEvent("y", a=1)
     with pytest.raises(TypeError, match=exactly("Draft.text must be str, got int (1)")):
-        attrs.evolve(Draft(text="x"), text=1)  # type: ignore[arg-type]  # pyright: ignore
+        attrs.evolve(untyped(Draft)(text="x"), text=1)
 
 
 def test_deepcopy_shares_nothing() -> None:
@@ -753,7 +767,7 @@ class ByAttrs(StartEvent, builder=None):
     score: float = 0.0
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False)  # pyright: ignore[reportGeneralTypeIssues]
 class ByDefine(Event, builder=None):
     text: str
     score: float = 0.0
@@ -765,8 +779,8 @@ class ByDataclass(Event, builder=None):
     score: float = 0.0
 
 
-@dataclasses.dataclass
-class ByMutableDataclass(StopEvent[int], builder=None):  # type: ignore[misc]  # pyright: ignore
+@dataclasses.dataclass  # pyright: ignore[reportGeneralTypeIssues]
+class ByMutableDataclass(StopEvent[int], builder=None):  # type: ignore[misc]
     text: str
     score: float = 0.0
 
@@ -789,12 +803,12 @@ def test_a_class_built_by_a_decorator_keeps_its_machinery(cls: Any) -> None:
     assert describe(event) == repr(event)
     assert field_values(event) == {"text": "x", "score": 1.0}
     assert (event["text"], event.get("zzz"), "score" in event, list(event)) == ("x", None, True, ["text", "score"])
-    assert pickle.loads(pickle.dumps(event)) == event
+    assert pickled(event) == event
     assert not is_dynamic(cls)
     with pytest.raises(TypeError, match="unexpected keyword argument 'txt'"):
         cls(txt="x")
     with pytest.raises(AttributeError, match=exactly(f"{cls.__name__} has no field 'txt'; did you mean 'text'?")):
-        event.txt  # noqa: B018
+        untyped(event).txt  # noqa: B018
 
 
 def test_only_an_attrs_class_looks_like_one() -> None:
@@ -805,13 +819,13 @@ def test_only_an_attrs_class_looks_like_one() -> None:
 
 def test_a_mutable_foreign_event_may_be_assigned_to() -> None:
     """Freezing is the decorator's business there."""
-    event = ByMutableDataclass("x")
+    event = untyped(ByMutableDataclass)("x")
     event.text = "y"
     assert event.text == "y"
     del event.text
     assert "text" not in vars(event)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        ByDataclass("x").text = "y"  # type: ignore[misc]  # pyright: ignore
+        untyped(ByDataclass)("x").text = "y"
 
 
 def test_a_foreign_event_without_eq_compares_by_identity() -> None:
@@ -821,10 +835,10 @@ def test_a_foreign_event_without_eq_compares_by_identity() -> None:
     class Odd(Event, builder=None):
         text: str
 
-    odd = Odd("x")
+    odd, other = untyped(Odd)("x"), untyped(Odd)("x")
     assert odd == odd
-    assert odd != Odd("x")
-    assert len({odd, Odd("x")}) == 2
+    assert odd != other
+    assert len({odd, other}) == 2
 
 
 def test_a_decorator_without_builder_none_is_explained() -> None:
@@ -865,20 +879,23 @@ def test_a_foreign_model_keeps_its_own_methods(event_first: bool) -> None:
     event.text = "y"
     assert (event.text, event["text"], repr(event), event == cls(text="z")) == ("y", "y", "Model!", True)
     assert field_values(event) == {"text": "y"}
-    child: Any = types.new_class("Child", (cls,), {}, lambda body: body.update(__repr__=lambda _self: "Child!"))
+
+    def show(_event: object) -> str:
+        return "Child!"
+
+    child: Any = types.new_class("Child", (cls,), {}, lambda body: body.update(__repr__=show))
     assert repr(child(text="x")) == "Child!"
     assert repr(types.new_class("Grandchild", (child,))()) == "Child!"
 
 
 # -- laws
 
-NAMES = st.from_regex(r"[a-z][a-z_]{0,6}[a-z0-9]", fullmatch=True).filter(
-    lambda name: name.isidentifier() and name not in KEYWORDS
-)
-KEYWORDS = frozenset(
-    "and as assert async await break class continue def del elif else except finally for from global if import in is "
-    "lambda nonlocal not or pass raise return try while with self".split()
-)
+
+def _is_free(name: str) -> bool:
+    return not keyword.iskeyword(name) and name not in ("self", "result")
+
+
+NAMES = st.from_regex(r"[a-z][a-z_]{0,6}[a-z0-9]", fullmatch=True).filter(_is_free)
 VALUES: dict[object, st.SearchStrategy[object]] = {
     str: st.text(),
     int: st.integers(),
@@ -893,6 +910,9 @@ VALUES: dict[object, st.SearchStrategy[object]] = {
 KINDS = st.sampled_from(sorted(VALUES, key=str))
 
 
+def _nothing(_event: object) -> None: ...
+
+
 @given(st.dictionaries(NAMES, KINDS, max_size=6), st.booleans(), st.booleans(), st.data())
 def test_every_event_reads_back_what_it_was_made_of(
     kinds: dict[str, Any], as_text: bool, plain: bool, data: st.DataObject
@@ -901,7 +921,7 @@ def test_every_event_reads_back_what_it_was_made_of(
     annotations = {name: _spelling(kind) if as_text else kind for name, kind in kinds.items()}
     body: dict[str, object] = {"__annotations__": annotations, "__module__": __name__}
     if not plain:
-        body["__attrs_post_init__"] = lambda _self: None  # takes the way through attrs' own constructor
+        body["__attrs_post_init__"] = _nothing  # takes the way through attrs' own constructor
     cls: Any = types.new_class("Made", (Event,), {}, lambda space: space.update(body))
     values = {name: data.draw(VALUES[kind], label=name) for name, kind in kinds.items()}
     globals()["Made"] = cls  # pickle finds classes by name
@@ -910,7 +930,7 @@ def test_every_event_reads_back_what_it_was_made_of(
         assert {name: getattr(event, name) for name in values} == values
         assert {name: event[name] for name in values} == field_values(event) == values
         assert event == cls(**values)
-        assert [pickle.loads(pickle.dumps(event)), copy.deepcopy(event), attrs.evolve(event)] == [event] * 3
+        assert [pickled(event), copy.deepcopy(event), attrs.evolve(event)] == [event] * 3
         assert len(describe(event)) <= 120
         for name in values:
             with pytest.raises(TypeError, match=exactly(f"Made needs field {name!r} ({_spelling(kinds[name])})")):
@@ -919,16 +939,14 @@ def test_every_event_reads_back_what_it_was_made_of(
         del globals()["Made"]
 
 
-@given(
-    st.sampled_from(DYNAMIC), st.dictionaries(NAMES.filter(lambda name: name != "result"), st.integers() | st.text())
-)
+@given(st.sampled_from(DYNAMIC), st.dictionaries(NAMES, st.integers() | st.text()))
 def test_every_dynamic_event_reads_back_what_it_was_made_of(cls: type[Event], values: dict[str, Any]) -> None:
     """For any keywords: construct, read, compare, hash, copy and pickle agree."""
     event = cls(**values)
-    assert {name: event[name] for name in values} == dict(event) == values
+    assert {name: event[name] for name in values} == dict(untyped(event)) == values
     assert event == cls(**dict(reversed(values.items())))
     assert hash(event) == hash(cls(**dict(reversed(values.items()))))
-    assert [pickle.loads(pickle.dumps(event)), copy.deepcopy(event), attrs.evolve(event)] == [event] * 3
+    assert [pickled(event), copy.deepcopy(event), attrs.evolve(event)] == [event] * 3
     for name, value in values.items():
         if not hasattr(cls, name):
             assert getattr(event, name) == value

@@ -172,7 +172,13 @@ def test_a_step_that_never_returns(annotation: str) -> None:
 
 @pytest.mark.parametrize(
     ("annotation", "state_type"),
-    [("Context", None), ("Context[Counts]", Counts), ("Context[Any]", None), ("Context[T]", None), ("Context[dict]", dict)],
+    [
+        ("Context", None),
+        ("Context[Counts]", Counts),
+        ("Context[Any]", None),
+        ("Context[T]", None),
+        ("Context[dict]", dict),
+    ],
 )
 def test_state_type(annotation: str, state_type: object) -> None:
     """The state is what the context is a context of, where it says so."""
@@ -299,32 +305,42 @@ START = "AF{} Writer.write (flow.py:1): "
         (
             "async def write(ev: int) -> None: ...",
             "123",
-            "its parameter 'ev' is annotated with int, which is not an event. "
-            "Annotate it with a subclass of Event, or with a union of such",
+            (
+                "its parameter 'ev' is annotated with int, which is not an event. "
+                "Annotate it with a subclass of Event, or with a union of such"
+            ),
         ),
         (
             "async def write(evs: list[Draft]) -> None: ...",
             "123",
-            "its parameter 'evs' is annotated with list[Draft], which is not an event. "
-            "Annotate it with a subclass of Event, or with a union of such",
+            (
+                "its parameter 'evs' is annotated with list[Draft], which is not an event. "
+                "Annotate it with a subclass of Event, or with a union of such"
+            ),
         ),
         (
             "async def write(ev: Draft | str) -> None: ...",
             "123",
-            "its parameter 'ev' is annotated with str, which is not an event. "
-            "Annotate it with a subclass of Event, or with a union of such",
+            (
+                "its parameter 'ev' is annotated with str, which is not an event. "
+                "Annotate it with a subclass of Event, or with a union of such"
+            ),
         ),
         (
             "async def write(ev: Any) -> None: ...",
             "123",
-            "its parameter 'ev' is annotated with Any, which is not an event. "
-            "Annotate it with a subclass of Event, or with a union of such",
+            (
+                "its parameter 'ev' is annotated with Any, which is not an event. "
+                "Annotate it with a subclass of Event, or with a union of such"
+            ),
         ),
         (
             "async def write(ev: Draft, n: int) -> None: ...",
             "124",
-            "its parameter 'n' is neither the event nor the context, and has no default. "
-            "Give it a default, or take it out: a step is called with its event and its context",
+            (
+                "its parameter 'n' is neither the event nor the context, and has no default. "
+                "Give it a default, or take it out: a step is called with its event and its context"
+            ),
         ),
         (
             "async def write(ev: Draft): ...",
@@ -354,26 +370,34 @@ START = "AF{} Writer.write (flow.py:1): "
         (
             "async def write(ev: Draft) -> tuple[Draft, ...]: ...",
             "126",
-            "its return annotation names tuple[Draft, ...], which is not an event. "
-            "Return an event, a list[...] of events, or None",
+            (
+                "its return annotation names tuple[Draft, ...], which is not an event. "
+                "Return an event, a list[...] of events, or None"
+            ),
         ),
         (
             "async def write(ev: Draft) -> AsyncIterator[Draft]: ...",
             "126",
-            "its return annotation names AsyncIterator[Draft], which is not an event. "
-            "Return an event, a list[...] of events, or None",
+            (
+                "its return annotation names AsyncIterator[Draft], which is not an event. "
+                "Return an event, a list[...] of events, or None"
+            ),
         ),
         (
             "async def write(ev: Draft) -> 'Nowhere': ...",
             "127",
-            "its return annotation names 'Nowhere', which is not known here. "
-            "Import or define it at the top of the module, not only under TYPE_CHECKING",
+            (
+                "its return annotation names 'Nowhere', which is not known here. "
+                "Import or define it at the top of the module, not only under TYPE_CHECKING"
+            ),
         ),
         (
             "async def write(ev: 'Nowhere | Draft') -> None: ...",
             "127",
-            "its parameter 'ev' names 'Nowhere', which is not known here. "
-            "Import or define it at the top of the module, not only under TYPE_CHECKING",
+            (
+                "its parameter 'ev' names 'Nowhere', which is not known here. "
+                "Import or define it at the top of the module, not only under TYPE_CHECKING"
+            ),
         ),
         (
             "async def write(ev: 'Counts.Draft') -> None: ...",
@@ -393,14 +417,18 @@ START = "AF{} Writer.write (flow.py:1): "
         (
             "async def write(ev: Draft, *, ctx: Context) -> None: ...",
             "129",
-            "its parameter 'ctx' is keyword-only. "
-            "Put the event and the context first, in either order, as positional parameters",
+            (
+                "its parameter 'ctx' is keyword-only. "
+                "Put the event and the context first, in either order, as positional parameters"
+            ),
         ),
         (
             "async def write(ev: Draft, n: int = 1, ctx: Context = None) -> None: ...",
             "129",
-            "its parameter 'ctx' stands behind others. "
-            "Put the event and the context first, in either order, as positional parameters",
+            (
+                "its parameter 'ctx' stands behind others. "
+                "Put the event and the context first, in either order, as positional parameters"
+            ),
         ),
     ],
 )
@@ -464,8 +492,10 @@ async def always(elapsed_time: float, attempts: int, error: Exception) -> None: 
         (
             {"retry_policy": ConstantDelayRetryPolicy},
             "136",
-            "retry_policy cannot be used: the class ConstantDelayRetryPolicy is given, not an object of it. "
-            "Write ConstantDelayRetryPolicy(...)",
+            (
+                "retry_policy cannot be used: the class ConstantDelayRetryPolicy is given, not an object of it. "
+                "Write ConstantDelayRetryPolicy(...)"
+            ),
         ),
         (
             {"waits_for": (int,)},

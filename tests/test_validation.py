@@ -118,8 +118,10 @@ def test_no_start() -> None:
         async def finish(self, ev: Answer) -> StopEvent: ...
 
     assert told(NoStart) == [
-        "AF102 NoStart: no step accepts a StartEvent, so no run could begin. "
-        "Let the first step accept StartEvent, or a subclass of it"
+        (
+            "AF102 NoStart: no step accepts a StartEvent, so no run could begin. "
+            "Let the first step accept StartEvent, or a subclass of it"
+        )
     ]
 
 
@@ -146,11 +148,15 @@ def test_an_exact_wildcard_does_not_get_the_start_event() -> None:
         async def only(self, ev: Event) -> StopEvent: ...
 
     assert told(Exact) == [
-        "AF102 Exact: no step accepts a StartEvent, so no run could begin. "
-        "Let the first step accept StartEvent, or a subclass of it",
-        "AF106 Exact.only: it accepts Event, which no step returns. "
-        "Name it in the return annotation of the step that returns or sends it; "
-        "if it comes from outside, derive it from HumanResponseEvent",
+        (
+            "AF102 Exact: no step accepts a StartEvent, so no run could begin. "
+            "Let the first step accept StartEvent, or a subclass of it"
+        ),
+        (
+            "AF106 Exact.only: it accepts Event, which no step returns. "
+            "Name it in the return annotation of the step that returns or sends it; "
+            "if it comes from outside, derive it from HumanResponseEvent"
+        ),
     ]
 
 
@@ -168,8 +174,10 @@ def test_several_starts() -> None:
         async def third(self, ev: StartEvent) -> None: ...
 
     assert told(Two) == [
-        "AF103 Two: its steps accept 2 start events: Ask (one), StartEvent (other, third). "
-        "Accept one and the same class in all of them; a run begins with one event"
+        (
+            "AF103 Two: its steps accept 2 start events: Ask (one), StartEvent (other, third). "
+            "Accept one and the same class in all of them; a run begins with one event"
+        )
     ]
 
 
@@ -197,8 +205,10 @@ def test_no_stop() -> None:
         async def begin(self, ev: StartEvent) -> None: ...
 
     assert told(NoStop) == [
-        "AF104 NoStop: no step returns a StopEvent, so no run could end. "
-        "Name StopEvent, or a subclass of it, in the return annotation of the last step"
+        (
+            "AF104 NoStop: no step returns a StopEvent, so no run could end. "
+            "Name StopEvent, or a subclass of it, in the return annotation of the last step"
+        )
     ]
 
 
@@ -228,8 +238,10 @@ def test_returned_and_accepted_by_nobody() -> None:
         async def review(self, ev: Draft) -> Ping | None: ...
 
     assert told(Lost) == [
-        "AF105 Lost.review: it returns Ping, which no step accepts. "
-        "Write a step that accepts it; for an event that is only shown use ctx.write_event_to_stream"
+        (
+            "AF105 Lost.review: it returns Ping, which no step accepts. "
+            "Write a step that accepts it; for an event that is only shown use ctx.write_event_to_stream"
+        )
     ]
 
 
@@ -244,10 +256,8 @@ def test_the_nearest_name_is_proposed() -> None:
         async def finish(self, ev: Reviewed) -> StopEvent: ...
 
     assert told(Near) == [
-        "AF105 Near.begin: it returns Review, which no step accepts. "
-        "Did you mean Reviewed, which Near.finish accepts?",
-        "AF106 Near.finish: it accepts Reviewed, which no step returns. "
-        "Did you mean Review, which Near.begin returns?",
+        "AF105 Near.begin: it returns Review, which no step accepts. Did you mean Reviewed, which Near.finish accepts?",
+        "AF106 Near.finish: it accepts Reviewed, which no step returns. Did you mean Review, which Near.begin returns?",
     ]
 
 
@@ -268,14 +278,22 @@ def test_the_nearest_name_of_several_steps() -> None:
         async def log(self, ev: Reviewed) -> None: ...
 
     assert told(Near) == [
-        "AF105 Near.begin: it returns Review, which no step accepts. "
-        "Did you mean Reviewed, which Near.finish and Near.log accept?",
-        "AF105 Near.again: it returns Review, which no step accepts. "
-        "Did you mean Reviewed, which Near.finish and Near.log accept?",
-        "AF106 Near.finish: it accepts Reviewed, which no step returns. "
-        "Did you mean Review, which Near.begin and Near.again return?",
-        "AF106 Near.log: it accepts Reviewed, which no step returns. "
-        "Did you mean Review, which Near.begin and Near.again return?",
+        (
+            "AF105 Near.begin: it returns Review, which no step accepts. "
+            "Did you mean Reviewed, which Near.finish and Near.log accept?"
+        ),
+        (
+            "AF105 Near.again: it returns Review, which no step accepts. "
+            "Did you mean Reviewed, which Near.finish and Near.log accept?"
+        ),
+        (
+            "AF106 Near.finish: it accepts Reviewed, which no step returns. "
+            "Did you mean Review, which Near.begin and Near.again return?"
+        ),
+        (
+            "AF106 Near.log: it accepts Reviewed, which no step returns. "
+            "Did you mean Review, which Near.begin and Near.again return?"
+        ),
     ]
 
 
@@ -299,10 +317,14 @@ def test_two_classes_of_one_name() -> None:
         async def finish(self, ev: second) -> StopEvent: ...  # type: ignore[valid-type] # pyright: ignore
 
     assert told(Twins) == [
-        "AF105 Twins.begin: it returns Draft, which no step accepts. Twins.finish accepts another class of that name, "
-        f"{__name__}.test_two_classes_of_one_name.<locals>.other.<locals>.Draft; use one",
-        "AF106 Twins.finish: it accepts Draft, which no step returns. "
-        f"Another class of that name is returned, {__name__}.Draft; use one",
+        (
+            "AF105 Twins.begin: it returns Draft, which no step accepts. Twins.finish accepts another class of that name, "
+            f"{__name__}.test_two_classes_of_one_name.<locals>.other.<locals>.Draft; use one"
+        ),
+        (
+            "AF106 Twins.finish: it accepts Draft, which no step returns. "
+            f"Another class of that name is returned, {__name__}.Draft; use one"
+        ),
     ]
 
 
@@ -317,8 +339,10 @@ def test_accepted_but_not_its_subclasses() -> None:
         async def finish(self, ev: Draft) -> StopEvent: ...
 
     assert told(Exact) == [
-        "AF105 Exact.begin: it returns LongDraft, which no step accepts. Exact.finish accepts Draft but not its "
-        "subclasses; drop accept_event_subclasses=False, or accept it by name",
+        (
+            "AF105 Exact.begin: it returns LongDraft, which no step accepts. Exact.finish accepts Draft but not its "
+            "subclasses; drop accept_event_subclasses=False, or accept it by name"
+        ),
         "AF106 Exact.finish: it accepts Draft, which no step returns. Did you mean LongDraft, which Exact.begin returns?",
     ]
 
@@ -386,9 +410,11 @@ def test_accepted_and_returned_by_nobody() -> None:
         async def review(self, ev: Draft | Ping) -> None: ...
 
     assert told(Starved) == [
-        "AF106 Starved.review: it accepts Ping, which no step returns. "
-        "Name it in the return annotation of the step that returns or sends it; "
-        "if it comes from outside, derive it from HumanResponseEvent"
+        (
+            "AF106 Starved.review: it accepts Ping, which no step returns. "
+            "Name it in the return annotation of the step that returns or sends it; "
+            "if it comes from outside, derive it from HumanResponseEvent"
+        )
     ]
 
 
@@ -416,10 +442,14 @@ def test_a_stop_is_accepted() -> None:
         async def both(self, ev: Draft | StopEvent) -> Done: ...
 
     assert told(Late) == [
-        "AF109 Late.after: it accepts Done, which ends the run and goes to no step. "
-        "Let the step that returns it return an event of its own for this one",
-        "AF109 Late.both: it accepts StopEvent, which ends the run and goes to no step. "
-        "Let the step that returns it return an event of its own for this one",
+        (
+            "AF109 Late.after: it accepts Done, which ends the run and goes to no step. "
+            "Let the step that returns it return an event of its own for this one"
+        ),
+        (
+            "AF109 Late.both: it accepts StopEvent, which ends the run and goes to no step. "
+            "Let the step that returns it return an event of its own for this one"
+        ),
     ]
 
 
@@ -437,10 +467,14 @@ def test_an_island() -> None:
         async def pong(self, ev: Pong) -> Ping | StopEvent: ...
 
     assert told(Island) == [
-        "AF107 Island.ping: no event can reach it: what it accepts comes only from pong, which no run reaches. "
-        "Let a step that runs return Ping",
-        "AF107 Island.pong: no event can reach it: what it accepts comes only from ping, which no run reaches. "
-        "Let a step that runs return Pong",
+        (
+            "AF107 Island.ping: no event can reach it: what it accepts comes only from pong, which no run reaches. "
+            "Let a step that runs return Ping"
+        ),
+        (
+            "AF107 Island.pong: no event can reach it: what it accepts comes only from ping, which no run reaches. "
+            "Let a step that runs return Pong"
+        ),
     ]
 
 
@@ -614,7 +648,7 @@ def test_a_free_function_with_the_name_of_a_method() -> None:
     class Doubled(Base):
         pass
 
-    async def finish(ev: Draft) -> None: ...
+    async def finish(ev: Draft) -> StopEvent: ...
 
     Doubled.add_step(finish)
     place = re.escape(f"{Path(__file__).name}:{Base.finish.__code__.co_firstlineno}")
@@ -753,7 +787,9 @@ def test_gaps_leave_other_rules_alone() -> None:
 def test_every_problem_has_its_rule() -> None:
     """The ids in the sources and the ids in the table of rules are the same, and each rule is a sentence."""
     sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (_signature, graph, workflow)]
-    sources.append(Path(str(validation.__file__)).read_text(encoding="utf-8").partition("# -- rules about the whole")[2])
+    sources.append(
+        Path(str(validation.__file__)).read_text(encoding="utf-8").partition("# -- rules about the whole")[2]
+    )
     used = {code for source in sources for code in re.findall(r'"(AF1\d\d)"', source)}
     assert used == set(RULES)
     assert list(RULES) == sorted(RULES)

@@ -467,7 +467,8 @@ class LiveRun(abc.Run[Any], Timer):
         while self._recorded:
             self._hub().publish(self._recorded.popleft()[1])
         assert self._terminal is not None  # noqa: S101
-        self._hub().close(self._terminal)
+        if self._stream is not None:
+            self._stream.close(self._terminal)
         if self.hooks.run_ended is not None:
             self.hooks.run_ended(self.run_id, self.plan.name, self._terminal)
         error = self._result_error
@@ -491,6 +492,8 @@ class LiveRun(abc.Run[Any], Timer):
     def _hub(self) -> Hub:
         if self._stream is None:
             self._stream = Hub()
+            if self._concluded and self._terminal is not None:
+                self._stream.close(self._terminal)
         return self._stream
 
     def publish(self, event: Event) -> None:
@@ -569,11 +572,8 @@ class LiveRun(abc.Run[Any], Timer):
         return self._concluded
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self._result().__await__()
-
-    async def _result(self) -> Any:
         try:
-            await self._wait(owning=self.owned)
+            yield from self._wait(owning=self.owned).__await__()
             return self.stop_event_result()
         finally:
             del self  # an error's traceback would hold the run, and the run the error
@@ -612,7 +612,7 @@ class LiveRun(abc.Run[Any], Timer):
             try:
                 raise error
             finally:
-                del self, error  # see _result
+                del self, error  # see __await__
         return self._terminal.result if type(self._terminal) is StopEvent else self._terminal
 
     def get_stop_event(self) -> StopEvent[Any] | None:
