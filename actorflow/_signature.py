@@ -7,7 +7,6 @@ Annotations may be objects, strings or postponed. Each is read on its own, so th
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import types
 import typing
@@ -467,4 +466,4 @@ def _is_count(value: object) -> bool:
 def _is_limit(value: object) -> bool:
     if value is None:
         return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         import cyclopts  # noqa: PLC0415 - an extra: whoever imports this room need not have it
-        import rich  # noqa: F401, PLC0415
+
+        importlib.import_module("rich")
     except ModuleNotFoundError as missing:
         _refuse(f'the actorflow command needs {missing.name}, which is not installed: pip install "actorflow[cli]"')
     app = cyclopts.App(
@@ -107,16 +108,20 @@ async def _show(workflow: Workflow[Any, Any], start: Event) -> None:
     # Every event is one line, however wide the terminal: lines are for grep too.
     console = Console(soft_wrap=True, markup=False, emoji=False)
     running = workflow.run(start_event=start)
+    # The last StopEvent is the end, shown as the result; one before it was published by a step.
     ending: Event | None = None
     async for event in running.stream_events():
         if ending is not None:
             console.print(repr(ending))
-        # The last StopEvent is the end, shown as the result; one before it was published by a step.
-        ending = event if isinstance(event, StopEvent) else None
+        ending = event if _is_stop(event) else None
         if ending is None:
             console.print(repr(event))
     result = await running
     console.print(result if isinstance(result, str) else repr(result), highlight=not isinstance(result, str))
+
+
+def _is_stop(event: Event) -> bool:
+    return isinstance(event, StopEvent)
 
 
 def _fields(text: str) -> dict[str, Any]:

@@ -44,10 +44,9 @@ class Context(Generic[StateT]):
         1 2
     """
 
-    __slots__ = ("__weakref__", "_port", "_store")
+    __slots__ = ("__weakref__", "_port")
 
     _port: RunPort
-    _store: StateFace[StateT]
 
     def __init__(self, workflow: object) -> None:
         self._port = _Unstarted(workflow, StateStore(DictState()))
@@ -81,12 +80,9 @@ class Context(Generic[StateT]):
     @property
     def store(self) -> StateFace[StateT]:
         """The run's shared state: ``get``, ``set``, ``edit_state``, ``get_state``, ``set_state``, ``clear``."""
-        try:
-            return self._store
-        except AttributeError:
-            # Through this object, not through the port of the moment: a context outlives the execution it was made for.
-            self._store = StateFace(self._port.state, self._touch_state, self._record_state)
-            return self._store
+        # Through this object, not through the port of the moment: a context outlives the execution it was made for. Not
+        # kept: the two would hold each other, and each execution would leave work for the garbage collector.
+        return StateFace(self._port.state, self._touch_state, self._record_state)
 
     def _touch_state(self) -> None:
         self._port.touch_state()

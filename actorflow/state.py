@@ -447,7 +447,7 @@ def _copy(value: Any, memo: dict[int, Any], *, root: bool = False) -> Any:
         # What compares by identity is somebody, not data: locks and streams of trio are attrs classes too.
         if not names or issubclass(kind, Enum) or (kind.__eq__ is _BY_IDENTITY and not root):
             return value
-    # copy.copy lays out the twin, caches and unset fields included, without running a constructor.
+    # copy.copy lays out the twin, cached hashes included, without running a constructor.
     twin = memo[id(value)] = copy.copy(value)
     if twin is value:
         return value

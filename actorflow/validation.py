@@ -244,7 +244,7 @@ def _is_consumed(survey: Survey, event: type[Event]) -> bool:
 
 
 def _is_produced(survey: Survey, step: StepSpec, accepted: type[Event]) -> bool:
-    if issubclass(accepted, StartEvent) or accepted in survey.from_outside(step):
+    if accepted in survey.from_outside(step):
         return True
     exact = not step.config.accept_event_subclasses
     produced = [*survey.start_events(), *(event for other in survey.steps for event in other.emits)]
@@ -263,7 +263,7 @@ def _unreachable(survey: Survey) -> Iterator[Found]:
         return
     reached = _reachable(survey)
     for k, step in enumerate(survey.steps):
-        if k not in reached and any(not issubclass(accepted, StopEvent) for accepted in step.accepts):
+        if k not in reached:
             senders = [s.name for j, s in enumerate(survey.steps) if k in survey.leads_to(j)]
             yield _about(
                 survey,

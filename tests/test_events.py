@@ -10,7 +10,19 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, NewType, Protocol, TypeVar, assert_type, cast
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NewType,
+    Protocol,
+    TypeVar,
+    assert_type,
+    cast,
+    runtime_checkable,
+)
 
 import attrs
 import pytest
@@ -118,6 +130,7 @@ class Unprintable:
         raise RuntimeError("no words")
 
 
+@runtime_checkable
 class Sized(Protocol):
     def size(self) -> int: ...
 
@@ -223,6 +236,32 @@ def test_attrs_features_work() -> None:
         untyped(Full)(another=1)
     with pytest.raises(TypeError, match=r"^Full has no field 'fixed'; its fields are 'number', "):
         untyped(Full)(fixed="y")
+
+
+def test_a_factory_may_take_the_event() -> None:
+    """A class whose only use of attrs is such a factory is given it."""
+
+    class Doubled(Event):
+        number: int
+        double: int = attrs.field(default=attrs.Factory(lambda self: self.number * 2, takes_self=True))
+
+    assert Doubled(number=2).double == 4
+    assert Doubled(number=2, double=5).double == 5
+
+
+def test_a_class_may_look_at_the_event_once_it_is_made() -> None:
+    """__attrs_post_init__ runs with every field in place, also where nothing else of attrs is used."""
+
+    class Watched(Event):
+        number: int
+
+        def __attrs_post_init__(self) -> None:
+            if self.number < 0:
+                raise ValueError("negative")
+
+    assert Watched(number=1).number == 1
+    with pytest.raises(ValueError, match=exactly("negative")):
+        Watched(number=-1)
 
 
 def test_a_validator_sees_only_values_of_the_right_type() -> None:

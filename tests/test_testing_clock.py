@@ -35,7 +35,7 @@ from actorflow.testing import (
     virtual_backend_options,
 )
 from actorflow.testing._backends import Backend
-from actorflow.testing.clock import TICK, _threads_waiting_on_the_loop, on_grid
+from actorflow.testing.clock import TICK, Pace, _threads_waiting_on_the_loop, on_grid
 
 BACKENDS: list[Backend] = ["asyncio", "trio"]
 YEAR = 365.25 * 24 * 3600
@@ -57,6 +57,25 @@ def schedule(request: pytest.FixtureRequest) -> Schedule | None:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The plugin's fixture, on virtual time: tests below that are async run in such a loop."""
     return request.param, virtual_backend_options(request.param)
+
+
+Idle = list[Callable[[float], object]]
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> Idle:
+    """Called with each answer that an idle loop gets: for how many real seconds it is about to sleep."""
+    watchers: Idle = []
+    answer = Pace.idle
+
+    def watched(self: Pace, deadline: float, *, threads: int, files: bool, quiet: bool) -> float:
+        pause = answer(self, deadline, threads=threads, files=files, quiet=quiet)
+        for watcher in watchers:
+            watcher(pause)
+        return pause
+
+    monkeypatch.setattr(Pace, "idle", watched)
+    return watchers
 
 
 def line(mark: str) -> int:
@@ -382,18 +401,74 @@ def test_silent_files_do_not_stop_time(backend: Backend) -> None:
     assert simulate(main, backend=backend).result == 60.0
 
 
-def test_waiting_for_a_file_is_no_deadlock(backend: Backend) -> None:
-    """A task that waits for a socket alone may still be woken from outside."""
+def test_files_get_their_moment_before_each_jump(backend: Backend, idle: Idle) -> None:
+    """What arrives during that moment starts it anew: time jumps only after a moment without anything."""
+    near, far = socket.socketpair()
+
+    @idle.append
+    def arrives_while_the_loop_listens(pause: float) -> None:
+        if 0 < pause < math.inf and not sent:
+            sent.append(far.send(b"bees"))
+
+    sent: list[int] = []
+    pauses: list[float] = []
+    idle.append(pauses.append)
+
+    async def main() -> float:
+        async def reader() -> None:
+            await anyio.wait_readable(near)
+            near.recv(4)
+            await anyio.wait_readable(near)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reader)
+            await anyio.sleep(60)
+            tasks.cancel_scope.cancel()
+        return anyio.current_time()
+
+    with near, far:
+        near.setblocking(False)
+        assert simulate(main, backend=backend).result == 60.0
+    assert pauses[:3] == [0.01, 0.01, 0]
+
+
+def test_waiting_for_a_file_is_no_deadlock(backend: Backend, idle: Idle) -> None:
+    """A task that waits for a socket alone may still be woken from outside, however late."""
+    near, far = socket.socketpair()
+
+    @idle.append
+    def arrives_late(pause: float) -> None:
+        if pause == math.inf:
+            far.send(b"bees")
 
     async def main() -> bytes:
-        near, far = socket.socketpair()
-        with near, far:
-            near.setblocking(False)
-            threading.Thread(target=far.send, args=(b"bees",)).start()
-            await anyio.wait_readable(near)
-            return near.recv(4)
+        await anyio.wait_readable(near)
+        return near.recv(4)
 
-    assert simulate(main, backend=backend).result == b"bees"
+    with near, far:
+        near.setblocking(False)
+        assert simulate(main, backend=backend).result == b"bees"
+
+
+def test_without_a_program_an_idle_loop_just_sleeps(backend: Backend, idle: Idle) -> None:
+    """A loop that `simulate` did not start may have nothing to do: it waits for whoever calls in."""
+    callers: list[Callable[[], None]] = []
+    idle.append(lambda pause: callers.pop()() if pause == math.inf and callers else None)
+
+    async def main() -> str:
+        event, token = anyio.Event(), anyio.lowlevel.current_token()
+        threads: list[threading.Thread] = []
+
+        def call() -> None:
+            threads.append(threading.Thread(target=lambda: anyio.from_thread.run_sync(event.set, token=token)))
+            threads[0].start()
+
+        callers.append(call)
+        await event.wait()
+        threads[0].join()
+        return "called"
+
+    assert anyio.run(main, backend=backend, backend_options=virtual_backend_options(backend)) == "called"
 
 
 # ------------------------------------------------------------------------------------------------------------ deadlock
@@ -464,12 +539,11 @@ def test_a_deadlock_goes_before_what_it_causes(backend: Backend, schedule: Sched
             raise ValueError("cleanup failed")
 
     async def swallows() -> str:
-        with anyio.CancelScope() as scope:
-            try:
-                await anyio.sleep_forever()
-            finally:
-                scope.cancel()
-        return "fine"
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            return "fine"
+        return "woken"
 
     with pytest.raises(DeadlockError) as caught:
         simulate(fails, backend=backend, schedule=schedule)

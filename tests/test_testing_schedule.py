@@ -164,6 +164,26 @@ def test_fifo_and_lifo_are_opposites(backend: Backend) -> None:
     assert (lifo.result, lifo.log) == ("cba", ((3, 2), (2, 1)))
 
 
+def test_fifo_lets_nobody_wait_twice(backend: Backend) -> None:
+    """Who has waited longest goes first, whatever the tickets: tasks that never sleep take turns."""
+
+    async def main() -> str:
+        said: list[str] = []
+
+        def say(word: str) -> Body:
+            async def body() -> None:
+                for _ in range(3):
+                    said.append(word)
+                    await anyio.lowlevel.checkpoint()
+
+            return body
+
+        await gather(say("a"), say("b"))
+        return "".join(said)
+
+    assert simulate(main, backend=backend, schedule=Fifo()).result == "ababab"
+
+
 def test_every_turn_is_told(backend: Backend) -> None:
     """`at_turn` gets each number from 1 on, before the task goes on; Simulation counts them."""
     told: list[int] = []
@@ -479,7 +499,7 @@ def test_cancelled_at_every_turn_nothing_is_left(backend: Backend, make: Callabl
             with send, receive, scope:
                 await gather(body, body, body)
             left = [task for task in clock_room.waiting_tasks(None) if not task.startswith("task 0 ")]
-            return scope.cancel_called, started, ended, len(left)
+            return scope.cancel_called, started, ended, len(left) + len(vars(turns())["_driven"]) - 1
 
         def at_turn(number: int) -> None:
             if number == turn:
@@ -558,6 +578,36 @@ def test_a_native_cancellation_at_the_gate_is_not_lost() -> None:
     assert simulation.result == ["kill", "cancelled"]
 
 
+def test_a_native_cancellation_goes_before_an_error() -> None:
+    """Cancelled while an error is on its way to it, a task gets the cancellation, as without the gate."""
+
+    async def main() -> list[str]:
+        said: list[str] = []
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def victim() -> None:
+            try:
+                await future
+            except BaseException as error:
+                said.append(type(error).__name__)
+                raise
+
+        task = asyncio.create_task(turns().drive(turns().ticket(), victim()))
+
+        async def killer() -> None:
+            await asyncio.sleep(1)
+            future.set_exception(ValueError())
+            await anyio.lowlevel.checkpoint()
+            task.cancel()
+
+        await gather(killer)
+        await asyncio.wait([task])
+        return said
+
+    # Choices: the victim starts first; after the error was set, the killer goes on first.
+    assert simulate(main, schedule=Choices([0, 1])).result == ["CancelledError"]
+
+
 def test_native_time_limits_meet_what_they_limit() -> None:
     """A native time limit of 1 s around a sleep of 1 s: whatever wins, the task goes on sound."""
 
@@ -596,13 +646,11 @@ def test_a_closed_gate_closes_its_coroutine(steps: int, left: list[str]) -> None
                 closed.append("body")
 
         inner = turns().drive(turns().ticket(), body())
-        task = asyncio.create_task(_first_steps(inner, steps))
-        await task
-        inner.close()
+        await asyncio.create_task(abandon(inner))
 
-    async def _first_steps(coro: Coroutine[Any, Any, None], steps: int) -> None:
-        await anyio.lowlevel.checkpoint()
+    async def abandon(coro: Coroutine[Any, Any, None]) -> None:
         await _Steps(coro, steps)
+        coro.close()
 
     simulate(main, schedule=Fifo())
     assert closed == left
@@ -725,9 +773,21 @@ def test_a_task_that_spins_past_the_gate_is_named(backend: Backend, monkeypatch:
     )
 
 
+def test_many_turns_are_not_many_passes(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of the event loop count between two turns only: a long program is no livelock."""
+    monkeypatch.setattr(clock_room, "MAX_PASSES", 50)
+
+    async def main() -> None:
+        for _ in range(500):
+            await anyio.lowlevel.checkpoint()
+
+    assert simulate(main, backend=backend, schedule=Fifo()).turns == 501
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what is left of the broken loop
+@pytest.mark.parametrize("gated", [True, False], ids=["gated", "free"])
 def test_a_task_that_eats_cancellation_cannot_hang_a_simulation(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, gated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cancelled for its livelock, it spins on: the event loop itself is given up."""
     monkeypatch.setattr(clock_room, "MAX_PASSES", 1000)
@@ -740,11 +800,13 @@ def test_a_task_that_eats_cancellation_cannot_hang_a_simulation(
                 except anyio.get_cancelled_exc_class():
                     pass
 
+        if gated:
+            await gather(glutton)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(glutton)
 
-    with pytest.raises(LivelockError, match="a task spins without taking turns") as caught:
-        simulate(main, backend=backend, schedule=Fifo())
+    with pytest.raises(LivelockError, match="raise max_turns" if gated else "without taking turns") as caught:
+        simulate(main, backend=backend, schedule=Fifo(), max_turns=500)
     assert isinstance(caught.value.__cause__, LivelockError)
     del caught
     gc.collect()

@@ -105,7 +105,7 @@ class Carrier(Timer):
 
     def __init__(self, run: LiveRun, actor: Actor) -> None:
         self.deadline = math.inf
-        self.entry = math.inf
+        self.entry = None
         self.run = run
         run.carriers_made += 1
         self.number = run.carriers_made
@@ -272,6 +272,8 @@ class Carrier(Timer):
                 except BaseException as exc:
                     self.deadline = math.inf
                     error = exc if isinstance(exc, Exception) else self._judge(exc)
+                    if error is None:
+                        raise
                     if error is exc and exc.__traceback__ is not None:
                         # The user's frames only; ours would also tie error and run into a cycle.
                         exc.__traceback__ = exc.__traceback__.tb_next
@@ -367,12 +369,12 @@ class Carrier(Timer):
         if error is not None:
             self.held = None
 
-    def _judge(self, exc: BaseException) -> BaseException:
-        """Tells a cancellation that is meant for this task from one that the body raised by itself."""
+    def _judge(self, exc: BaseException) -> BaseException | None:
+        """Tells a cancellation that is meant for this task (None) from one that the body raised by itself."""
         if isinstance(exc, anyio.get_cancelled_exc_class()):
             scope = self.scope
             if (scope is not None and scope.cancel_called) or _backend.is_cancelled():
-                raise exc
+                return None
             error = WorkflowRuntimeError(
                 f"{self.run.plan.name}.{self.actor.name} raised {type(exc).__name__} though nobody cancelled it; "
                 "cancel a scope, or end the run with `await run.cancel_run()`, instead of raising the exception",
@@ -381,7 +383,7 @@ class Carrier(Timer):
             error.__cause__ = exc
             return error
         if isinstance(exc, BaseExceptionGroup) and (self.scope is None or self.scope.cancel_called):
-            raise exc
+            return None
         return exc
 
     async def _failed(self) -> bool:

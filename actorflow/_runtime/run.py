@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextvars import Context as Variables
@@ -101,7 +102,7 @@ class LiveRun(abc.Run[Any], Timer):
         self, runtime: Runtime, workflow: Any, plan: Plan, context: Context[Any] | None, run_id: str | None
     ) -> None:
         self.deadline = math.inf
-        self.entry = math.inf
+        self.entry = None
         self.runtime = runtime
         self.workflow = workflow
         self.plan = plan
@@ -122,7 +123,7 @@ class LiveRun(abc.Run[Any], Timer):
         self.numbers = 0
         self.last_without_result: Actor | None = None
         self._run_id = run_id
-        self._context = context
+        self._context: weakref.ref[Context[Any]] | None = None if context is None else weakref.ref(context)
         self._state: StateStore[Any] | None = None
         self._stream: Hub | None = None
         self._outside: Outbox | None = None
@@ -139,10 +140,10 @@ class LiveRun(abc.Run[Any], Timer):
         self._publishing = False
 
     # ------------------------------------------------------------------------------------------------ beginning
-    def begin(self, start_event: Event) -> None:
+    def begin(self, start_event: Event, context: Context[Any] | None) -> None:
         """Gives the start event to its steps."""
-        if self._context is not None:
-            self._adopt(self._context)
+        if context is not None:
+            self._adopt(context)
         timeout = self.workflow._actorflow_options.timeout
         if timeout is not None:
             self.timers.arm(self, self.timers.clock() + timeout)
@@ -552,10 +553,12 @@ class LiveRun(abc.Run[Any], Timer):
     @property
     def ctx(self) -> Context[Any]:
         """The run's context, for its caller."""
-        if self._context is None:
-            self._context = Context.__new__(Context)
-            self._context._port = self
-        return self._context
+        context = None if self._context is None else self._context()
+        if context is None:
+            context = Context.__new__(Context)
+            context._port = self
+            self._context = weakref.ref(context)  # a strong one would be a cycle
+        return context
 
     @property
     def dead_letters(self) -> Sequence[DeadLetter]:

@@ -235,7 +235,7 @@ class Runtime:
         self._check_open(workflow)
         run = LiveRun(self, workflow, plan_of(workflow), context, run_id)
         run.variables = copy_context()
-        run.begin(start_event)
+        run.begin(start_event, context)
         self.runs.add(run)
         return run
 

@@ -27,7 +27,8 @@ def after_failure(
     try:
         return decide(policy, elapsed, failures, error), error
     except Exception as exc:  # noqa: BLE001 - a policy is the user's code: its error ends the run, chained to the step's
-        exc.__cause__ = error
+        root = exc if exc.__cause__ is None else exc.__cause__
+        root.__cause__ = error
         return None, exc
 
 

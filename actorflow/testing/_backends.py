@@ -110,12 +110,11 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         # It fires a timer when now + 1e-9 is greater, which after some months of floats is now: aim just below.
         moment = on_grid(when)
         handle = super().call_at(math.nextafter(moment, -math.inf), callback, *args, context=context)
-        if moment < math.inf:
-            if len(self._timers) >= self._timers_at_most:
-                self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
-                heapq.heapify(self._timers)
-                self._timers_at_most = max(64, 2 * len(self._timers))
-            heapq.heappush(self._timers, (moment, next(self._timer_numbers), handle))
+        if len(self._timers) >= self._timers_at_most:
+            self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._timers_at_most = max(64, 2 * len(self._timers))
+        heapq.heappush(self._timers, (moment, next(self._timer_numbers), handle))
         return handle
 
     def next_timer(self) -> float:
@@ -159,10 +158,8 @@ class _Selector(selectors.DefaultSelector):
         if timeout is not None and timeout <= 0:
             pace.passed()
             return super().select(0)
-        if events := super().select(0):
-            return events
         if pace.release():
-            return []
+            return super().select(0)
         deadline, threads = loop.next_timer(), loop.threads()
         files = len(self.get_map()) > loop.own_files
         pause = pace.idle(deadline, threads=threads, files=files, quiet=False)
@@ -203,7 +200,7 @@ def _trio_clock(make: Callable[[], Pace]) -> Any:
                 return math.inf  # trio wakes who is in wait_all_tasks_blocked() instead of sleeping
             statistics = trio.lowlevel.current_statistics()
             if statistics.run_sync_soon_queue_size:
-                return 0
+                return 0  # somebody has called in, trio itself at its end
             pause = pace.idle(
                 deadline,
                 threads=trio.testing.active_thread_count(),
