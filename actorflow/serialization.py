@@ -236,7 +236,7 @@ class JsonSerializer:
         if name is None:
             return self._encode_stranger(value)
         try:
-            parts = _converter().unstructure(value, kind)
+            parts = _converter_for(kind).unstructure(value, kind)
         except RecursionError:
             raise
         except Exception as error:  # whatever a property of the user's raises
@@ -278,7 +278,7 @@ class JsonSerializer:
             cls = _BUILTIN_TYPES.get(name) or self._registry.type_of(name) or events().get(name)
             if cls is None:
                 return self._decode_stranger(name, parts, events())
-            return _converter().structure(self._decode(parts, events), cls)
+            return _converter_for(cls).structure(self._decode(parts, events), cls)
         except (_Failure, RecursionError):
             raise
         except Exception as error:  # whatever a constructor of the user's raises
@@ -527,8 +527,20 @@ def _converter() -> Converter:
         converter.register_structure_hook(kind, _ignoring_type(load))
     # The one added last wins.
     add(_has_fields, _fields_to_data, _fields_from_data)
-    add(_is_enum, _member_to_data, _member_from_data)
     add(_is_loose_event, field_values, _loose_event_from_data)
+    return converter
+
+
+_hooked_enums: set[type[Any]] = set()
+
+
+def _converter_for(cls: type[Any]) -> Converter:
+    converter = _converter()
+    if issubclass(cls, enum.Enum) and cls not in _hooked_enums:
+        # For exactly this class: of an IntEnum, cattrs would ask the hook of int first.
+        _hooked_enums.add(cls)
+        converter.register_unstructure_hook(cls, _member_to_data)
+        converter.register_structure_hook(cls, _member_from_data)
     return converter
 
 
@@ -560,10 +572,6 @@ def _field_table(cls: Any) -> dict[str, tuple[str, bool]]:
     if attrs.has(cls):
         return {field.name: (field.alias or field.name, field.init) for field in attrs.fields(cls)}
     return {field.name: (field.name, field.init) for field in fields(cls)}
-
-
-def _is_enum(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, enum.Enum)
 
 
 def _member_to_data(member: enum.Enum) -> Any:

@@ -24,6 +24,7 @@ from actorflow.validation import RULES
 from tests.floors import ROOT, rooms, title
 
 ERRORS = ROOT / "docs" / "errors.md"
+PORTING = ROOT / "docs" / "porting.md"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"\bAF\d{3}\b")
 BEGIN, END = (
@@ -48,12 +49,16 @@ class Program:
 
 def programs(document: Path) -> Iterator[Program]:
     """Every python block of a document, those that go on from another one with what they go on from."""
-    before = ""
+    program = Program(document, 0, "", None)
     found = list(fences(document.read_text(encoding="utf-8")))
     for number, (line, language, source, _) in enumerate(found):
         if language == "python":
-            before = before + source if source.startswith(CONTINUED) else source
-            yield Program(document, line, before, printed(found, number))
+            prints = printed(found, number)
+            if source.startswith(CONTINUED):
+                source = program.source + source  # noqa: PLW2901 - the block with what it goes on from
+                prints = prints if program.prints is None or prints is None else program.prints + prints
+            program = Program(document, line, source, prints)
+            yield program
 
 
 def commands(document: Path) -> Iterator[Program]:
@@ -142,6 +147,16 @@ def test_examples_in_docstrings_are_true(room: str) -> None:
     assert runner.summarize(verbose=False).attempted > 0
 
 
+@pytest.mark.parametrize(
+    ("module", "names"),
+    re.findall(r"^\| `[\w.]+` \| `(actorflow[\w.]*)` \| (.+) \|$", PORTING.read_text(encoding="utf-8"), re.MULTILINE),
+)
+def test_names_for_ported_programs_are_there(module: str, names: str) -> None:
+    """What the mapping of imports promises can be imported."""
+    imported = importlib.import_module(module)
+    assert [name for name in names.replace("`", "").split() if not hasattr(imported, name)] == []
+
+
 def test_every_error_is_listed() -> None:
     """docs/errors.md has one row for each error id that the package uses, in order, and no other."""
     assert listed_codes() == sorted(used_codes())
@@ -169,12 +184,14 @@ def test_fences_are_read_as_markdown_means_them(tmp_path: Path) -> None:
     document = tmp_path / "page.md"
     document.write_text(
         "# Title\n\n```python\na = 1\n```\n\n```python\n# continued\nprint(a)\n```\n\n```text\n1\n```\n\n"
+        "```python\n# continued\nprint(2)\n```\n```text\n2\n```\n"
         "```python\nprint(2)\n```\nwords\n```text\nno output\n```\n```sh\nls\n```\n"
     )
     assert [(program.line, program.source, program.prints) for program in programs(document)] == [
         (3, "a = 1\n", None),
         (7, "a = 1\n# continued\nprint(a)\n", "1\n"),
-        (16, "print(2)\n", None),
+        (16, "a = 1\n# continued\nprint(a)\n# continued\nprint(2)\n", "1\n2\n"),
+        (23, "print(2)\n", None),
     ]
 
 

@@ -45,6 +45,17 @@ class Level(enum.IntEnum):
 
 
 @register
+class Word(enum.StrEnum):
+    HI = "hello"
+
+
+@register
+class Mode(enum.IntFlag):
+    X = 1
+    Y = 2
+
+
+@register
 class Access(enum.Flag):
     READ = 1
     WRITE = 2
@@ -118,7 +129,7 @@ LEAVES = st.one_of(
     st.builds(folded, st.datetimes(), st.sampled_from([0, 1])),
     st.decimals(allow_nan=False),
     st.uuids(),
-    st.sampled_from([*Colour, *Level, Access.READ, Access.READ | Access.WRITE, Access(0)]),
+    st.sampled_from([*Colour, *Level, *Word, Mode(3), Access.READ, Access.READ | Access.WRITE, Access(0)]),
     st.sampled_from([Path("a/b"), Path(), PurePosixPath("/x"), PureWindowsPath("C:/x")]),
 )
 KEYS = st.one_of(st.text(max_size=3), st.sampled_from(["$", "v"]), st.integers(), st.booleans(), st.dates(), st.none())
@@ -265,6 +276,12 @@ def test_how_it_looks(value: Any, text: str) -> None:
     assert exactly(SERIALIZER.deserialize(text)) == exactly(value) or SERIALIZER.deserialize(text) == value
 
 
+@pytest.mark.parametrize("member", [*Colour, *Level, *Word, *Mode, Mode(3), Access(0), Access(3)], ids=repr)
+def test_members_of_enums(member: enum.Enum) -> None:
+    """Members come back as themselves, of every kind of Enum."""
+    assert SERIALIZER.deserialize(SERIALIZER.serialize(member)) is member
+
+
 def test_not_a_number() -> None:
     """NaN stays NaN, in floats and in Decimals."""
     back = SERIALIZER.deserialize(SERIALIZER.serialize([math.nan, Decimal("sNaN123")]))
@@ -359,8 +376,8 @@ def test_names_are_unique() -> None:
     again = own.register(make(), "cell")
     assert type(own.deserialize(own.serialize(again()))) is again
     message = (
-        f"cannot register {__name__}:Stranger@1 as 'cell@1': {__name__}:test_names_are_unique.<locals>.make.<locals>.Cell@1 "
-        "has this name; give another name or version"
+        f"cannot register {__name__}:Stranger@1 as 'cell@1': "
+        f"{__name__}:test_names_are_unique.<locals>.make.<locals>.Cell@1 has this name; give another name or version"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         own.register(Stranger, "cell")
@@ -422,8 +439,8 @@ class Name(str):
         (
             {"at": datetime(2024, 1, 1, tzinfo=Moving())},
             (
-                f"state.at: TypeError: its time zone is a {__name__}.Moving, and can be a ZoneInfo or a datetime.timezone; "
-                "change it, or leave it out"
+                f"state.at: TypeError: its time zone is a {__name__}.Moving, "
+                "and can be a ZoneInfo or a datetime.timezone; change it, or leave it out"
             ),
         ),
         (
@@ -533,7 +550,7 @@ def test_a_constructor_of_the_users_may_raise() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    cast("list[Any]", [range(3), {"r": [range(2), Fraction(1, 3)]}, Stranger(4), [Name("x")]]),
+    [range(3), {"r": [range(2), Fraction(1, 3)]}, Stranger(4), [Name("x")]],
     ids=["range", "nested", "attrs", "str"],
 )
 def test_pickle_keeps_the_rest(value: object) -> None:

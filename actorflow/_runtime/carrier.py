@@ -225,7 +225,10 @@ class Carrier(Timer):
         elif self.out is not None:
             for event in self.out if isinstance(self.out, list) else (self.out,):
                 run.count_unhandled(event)
-        self.item = self.out = None
+        for effect in self.effects or ():
+            if effect[0] == "send":
+                run.count_unhandled(effect[1])
+        self.item = self.out = self.effects = None
 
     def _timed_out(self) -> StepTimeoutError:
         return StepTimeoutError(
@@ -655,9 +658,9 @@ class Carrier(Timer):
         """Sends and waits for room."""
         run = self.run
         run.check(event, step)
-        await checkpoint()
         if self.actor.atomic:
             self.post(event, step)
+            await checkpoint()
             return
         self.sent = True
         if run.hooks.event_sent is not None:
@@ -669,7 +672,10 @@ class Carrier(Timer):
             if self.outbox is not None and self.outbox.parked:
                 await self._drain(self.outbox)
             return
+        # Sent first: whoever is cancelled below has sent, what is awaited is room.
         run.route(event, step, self, rooms=rooms)
+        if not rooms:
+            await checkpoint()
         for room in rooms:
             await self._wait_for(room)
 

@@ -635,7 +635,6 @@ class LiveRun(abc.Run[Any], Timer):
 
     async def send_event(self, event: Event, step: str | None = None) -> None:
         """Sends an event into the run and waits for room."""
-        await checkpoint()
         await self.deliver(event, step)
 
     async def cancel_run(self) -> None:
@@ -693,6 +692,8 @@ class LiveRun(abc.Run[Any], Timer):
         self.route(event, step, None, record, rooms=rooms)
         if self.journal is not None:
             await self.journal.sync(record)
+        if not rooms:
+            await checkpoint()
         for room in rooms:
             await self._room_or_end(room)
 
