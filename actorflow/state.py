@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields
-from enum import Enum
 from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
@@ -445,11 +444,11 @@ def _copy(value: Any, memo: dict[int, Any], *, root: bool = False) -> Any:
     if not issubclass(kind, _CONTAINERS):
         names = _field_names(kind)
         # What compares by identity is somebody, not data: locks and streams of trio are attrs classes too.
-        if not names or issubclass(kind, Enum) or (kind.__eq__ is _BY_IDENTITY and not root):
+        if not names or (kind.__eq__ is _BY_IDENTITY and not root):
             return value
     # copy.copy lays out the twin, cached hashes included, without running a constructor.
     twin = memo[id(value)] = copy.copy(value)
-    if twin is value:
+    if twin is value:  # a member of an Enum, or something else that says so
         return value
     if issubclass(kind, _DICT):
         for key, item in value.items():

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 import tenacity
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actorflow.errors import WorkflowRuntimeError
@@ -66,6 +66,8 @@ def test_constant_delay(failures: int, maximum: int, delay: float) -> None:
 
 
 @given(FAILURES, SECONDS, st.floats(0, 100), SECONDS)
+@example(3_000, 0.0, 2.0, 60.0)
+@example(3_000, 1.0, 2.0, 60.0)
 def test_exponential_backoff(failures: int, initial: float, multiplier: float, most: float) -> None:
     """The delay follows the formula, whatever its powers, and jitter stays between zero and it."""
     plain = ExponentialBackoffRetryPolicy(5_000, initial, multiplier, most, jitter=False)

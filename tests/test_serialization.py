@@ -463,9 +463,12 @@ def test_what_holds_itself() -> None:
     """A cycle is an error, not the end of the stack."""
     value: list[Any] = []
     value.append(value)
+    order = Order(1, [])
+    order.items.append(order)
     message = "cannot serialise value: it holds itself, or is nested too deeply; keep ids instead of references [AF051]"
-    with pytest.raises(ContextSerdeError, match=f"^{re.escape(message)}$"):
-        SERIALIZER.serialize(value)
+    for one in (value, order):
+        with pytest.raises(ContextSerdeError, match=f"^{re.escape(message)}$"):
+            SERIALIZER.serialize(one)
 
 
 @pytest.mark.parametrize(
@@ -486,6 +489,10 @@ def test_what_holds_itself() -> None:
             "value: the data does not make a shop.order@3: TypeError: it has no field 'colour'",
         ),
         ('{"$": "pickle", "v": ""}', "value: it is pickled; if you trust where it comes from, use a PickleSerializer"),
+        (
+            '{"$": "bytes", "v": "YmVl!!!cw=="}',
+            "value: the data does not make a bytes: Error: Only base64 data is allowed",
+        ),
         ('{"$": "set", "v": [[]]}', "value: the data does not make a set: TypeError: unhashable type: 'list'"),
         ('{"$": "tuple", "v": "ab"}', "value: the data does not make a tuple: TypeError: it needs a list, not a str"),
         (
@@ -512,12 +519,14 @@ def test_what_is_not_json(text: str) -> None:
 
 def test_too_deep_data() -> None:
     """Data nested beyond Python's stack is an error, not a crash."""
-    data: Any = []
+    lists: Any = []
+    tuples: Any = []
     for _ in range(10_000):
-        data = [data]
+        lists, tuples = [lists], {"$": "tuple", "v": [tuples]}
     message = "cannot deserialise value: it is nested too deeply; give what serialize_value() made [AF052]"
-    with pytest.raises(ContextSerdeError, match=f"^{re.escape(message)}$"):
-        SERIALIZER.deserialize_value(data)
+    for data in (lists, tuples):
+        with pytest.raises(ContextSerdeError, match=f"^{re.escape(message)}$"):
+            SERIALIZER.deserialize_value(data)
 
 
 def test_data_that_no_json_holds() -> None:

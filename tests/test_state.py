@@ -52,8 +52,13 @@ class Pair(NamedTuple):
     right: Any
 
 
-class Colour(enum.Enum):
-    RED = 1
+@dataclasses.dataclass(frozen=True)
+class Shade:
+    parts: list[int]
+
+
+class Colour(Shade, enum.Enum):
+    RED = [255]  # noqa: RUF012 - the value of a member
 
 
 class Note(Event):
@@ -502,6 +507,25 @@ def test_a_store_moves_between_event_loops() -> None:
     assert not held._store.editing
 
 
+def test_a_cancelled_writer_leaves_nothing_to_the_next_loop() -> None:
+    """A writer cancelled before its turn leaves no lock of its event loop behind."""
+    held = store(n=0)
+
+    async def cancelled() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await held.clear()
+
+    async def write() -> None:
+        await held.set("n", 1)
+        await held.set_state(DictState(n=2))
+
+    for before, after in (("asyncio", "trio"), ("trio", "asyncio")):
+        anyio.run(cancelled, backend=before)
+        anyio.run(write, backend=after)
+    assert held._store.value == {"n": 2}
+
+
 def test_uncontended_verbs_do_not_suspend() -> None:
     """Without another writer, nothing gives way to other tasks: reading and setting need no event loop at all."""
     held = store(n=1)
@@ -701,8 +725,10 @@ def test_copies_keep_what_has_an_identity() -> None:
     class Plain:
         pass
 
+    parts = Colour.RED.parts
     for thing in (threading.Lock(), Plain(), Connection([1]), Colour.RED, Plain, print, OSError("x")):
         assert copy_data({"thing": [thing]})["thing"][0] is thing
+    assert Colour.RED.parts is parts
 
 
 def test_a_root_with_identity_is_copied() -> None:
