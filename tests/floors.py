@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("state",),
         ("abc",),
         ("context",),
+        ("handle",),
     ),
     "declare": (("_signature", "workflow"),),
     "compile": (("graph", "validation", "serialization", "snapshots", "visualize"),),

@@ -21,10 +21,10 @@ class Ticker(Workflow):
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
-        for n in range(ev.n):
+        for n in range(ev["n"]):
             ctx.write_event_to_stream(Tick(n=n))
-            if ev.pause or n == 0:
-                await anyio.sleep(ev.pause or 1)
+            if ev["pause"] or n == 0:
+                await anyio.sleep(ev["pause"] or 1)
             elif n % 1_000 == 0:
                 await anyio.lowlevel.checkpoint()
         return StopEvent(result="end")
@@ -119,7 +119,7 @@ async def test_nobody_reads_a_hundred_thousand_events(rt: Runtime) -> None:
             tracemalloc.start()
             try:
                 before, _ = tracemalloc.get_traced_memory()
-                await publish(ev.count)
+                await publish(ev["count"])
                 after, _ = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()

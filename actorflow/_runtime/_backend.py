@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import anyio
-import anyio.lowlevel
 
 __all__ = ["clock", "is_cancelled", "loop_key", "no_loop", "run_in_new_loop", "start_detached"]
 

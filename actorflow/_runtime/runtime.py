@@ -16,15 +16,16 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from actorflow._runtime import _backend
-from actorflow._runtime.carrier import current_carrier
+from actorflow._runtime.execution import current_execution
 from actorflow._runtime.instruments import Hooks, Verbose
 from actorflow._runtime.router import plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.timers import Timers
-from actorflow.abc import Instrument, Journal, Run, Turns
+from actorflow.abc import Instrument, Journal, Turns
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
+from actorflow.handle import Run
 
 __all__ = ["Runtime", "RuntimeLauncher"]
 
@@ -268,7 +269,7 @@ def _runtime_here(workflow: str) -> Runtime:
 
 def _detach(runtime: Runtime) -> object:
     # The host outlives whoever happened to start the first run: it must not be taken for a part of it.
-    current_carrier.set(None)
+    current_execution.set(None)
     _current.set(None)
     return _backend.start_detached(runtime.attached)
 
@@ -293,5 +294,5 @@ class RuntimeLauncher:
 
     def step_context(self) -> Context[Any] | None:
         """The context of the step body that calls."""
-        carrier = current_carrier.get()
+        carrier = current_execution.get()
         return None if carrier is None else carrier.step_context()
