@@ -246,4 +246,4 @@ class _Ports:
     launcher: Launcher
 
 
-ports = _Ports()
+ports: _Ports = _Ports()

@@ -214,7 +214,7 @@ def test_instruments_hear_of_retries(backend: str) -> None:
     async def main() -> Counting:
         async with seamed_runtime("instrument") as rt:
             await flaky(ConstantDelayRetryPolicy(maximum_attempts=3, delay=1), 2, []).run()
-            counting = rt.hooks._instruments[0]
+            counting = rt._keeper.hooks._instruments[0]
             assert isinstance(counting, Counting)
             return counting
 

@@ -125,12 +125,12 @@ async def test_nobody_reads_a_hundred_thousand_events(rt: Runtime) -> None:
                 tracemalloc.stop()
             return StopEvent(result=after - before)
 
-    run = Loud().run(count=5_000 if rt.journal else 100_000)
+    run = Loud().run(count=5_000 if rt._keeper.journal else 100_000)
     grown = await run
     kept = [event async for event in run.stream_events()]
     assert len(kept) == KEEP
     assert isinstance(kept[-1], StopEvent)
-    if rt.journal is None:  # the one of the tests keeps its records in memory
+    if rt._keeper.journal is None:  # the one of the tests keeps its records in memory
         assert grown < 300_000
 
 

@@ -227,6 +227,6 @@ def test_many_runs_with_timeouts_leave_no_timers(backend: Any) -> None:
         async with Runtime() as rt:
             for _ in range(2_000):
                 await workflow.run()
-            return len(rt.timers)
+            return len(rt._keeper.timers)
 
     assert simulate(main, backend=backend).result < 200
