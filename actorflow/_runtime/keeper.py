@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
@@ -52,11 +53,11 @@ class Keeper:
         self.runs: set[LiveRun] = set()
         self._verbose: Hooks | None = None
         self.group: TaskGroup | None = None
+        self._start: Callable[[Variables, Work], object] | None = None
         self._waiting: list[tuple[Variables, Work]] = []
         self._changed: anyio.Event | None = None
         self._prefix = ""
         self._count = 0
-        self._variables: Variables | None = None
 
     # ------------------------------------------------------------------------------------------------ attached
     async def attached(self) -> None:
@@ -77,6 +78,7 @@ class Keeper:
     def open(self, group: TaskGroup) -> None:
         """Takes runs, whose tasks live in `group`."""
         self.group = group
+        self._start = _backend.spawner(group)
         self.timers.clock = _backend.clock()
         waiting, self._waiting = self._waiting, []
         for variables, work in waiting:
@@ -128,17 +130,17 @@ class Keeper:
     # ------------------------------------------------------------------------------------------------ for its runs
     def spawn(self, variables: Variables, work: Work) -> None:
         """Starts a task, in a copy of `variables`."""
-        group = self.group
-        if group is None:
+        start = self._start
+        if start is None:
             self._waiting.append((variables, work))  # attached, and its task has not begun yet
         elif self.turns is None:
-            variables.run(group.start_soon, work)
+            start(variables, work)
         else:
-            variables.run(group.start_soon, self._gated, self.turns.ticket(), work)
+            start(variables, functools.partial(self._gated, self.turns, self.turns.ticket(), work))
 
-    async def _gated(self, ticket: int, work: Work) -> None:
-        assert self.turns is not None  # noqa: S101
-        await self.turns.drive(ticket, work())
+    @staticmethod
+    async def _gated(turns: Turns, ticket: int, work: Work) -> None:
+        await turns.drive(ticket, work())
 
     def check_open(self, workflow: Any) -> None:
         """Refuses a run of `workflow` where it could not live."""
@@ -148,9 +150,11 @@ class Keeper:
             )
 
     def _watch(self) -> None:
-        if self._variables is None:
-            self._variables = copy_context()
-        self.spawn(self._variables, self.timers.watch)
+        assert self.group is not None  # noqa: S101
+        if self.turns is None:
+            self.group.start_soon(self.timers.watch)
+        else:
+            self.group.start_soon(self._gated, self.turns, self.turns.ticket(), self.timers.watch)
 
     def hooks_for(self, workflow: Any) -> Hooks:
         """The hooks that a workflow's runs are to call."""
