@@ -23,12 +23,15 @@ from actorflow.events import (
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
+    InternalEvent,
     StartEvent,
     StopEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
+    WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
+from actorflow.flow import Conflate, conflate
 from actorflow.graph import compile_workflow
 from actorflow.handle import Run, Stream
 from actorflow.retry import (
@@ -52,6 +55,7 @@ ports.launcher = RuntimeLauncher()
 __all__ = [
     "ActorflowError",
     "BackpressureDeadlock",
+    "Conflate",
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",
@@ -65,6 +69,7 @@ __all__ = [
     "InputRequiredEvent",
     "Instrument",
     "InternalError",
+    "InternalEvent",
     "JsonSerializer",
     "PickleSerializer",
     "RetryInfo",
@@ -83,10 +88,12 @@ __all__ = [
     "WorkflowConfigurationError",
     "WorkflowFailedEvent",
     "WorkflowHandler",
+    "WorkflowIdleEvent",
     "WorkflowRuntimeError",
     "WorkflowStalled",
     "WorkflowTimedOutEvent",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
+    "conflate",
     "step",
 ]

@@ -20,6 +20,7 @@ import typing_extensions
 from actorflow.context import Context
 from actorflow.errors import Problem
 from actorflow.events import Event, StopEvent
+from actorflow.flow import Conflate, Overflow
 from actorflow.retry import check_policy
 
 __all__ = [
@@ -60,6 +61,12 @@ class StepConfig:
         atomic: Whether what the body sends is held back until it has ended well.
         accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
         waits_for: Events from outside that the body waits for.
+        overflow: What becomes of an event that arrives at a full inbox.
+        inbox_limit: The most that the inbox may grow to while a cycle of full inboxes is being resolved; None for 64
+            times `inbox`.
+        idle_timeout: Seconds that an execution may go without any progress that the runtime can see; None for no limit.
+        executor: Where a plain ``def`` step runs: in a thread, or in a process that can be killed.
+        limit: Name of the runtime's limit that executions of the step count against.
 
     Example:
         >>> StepConfig(num_workers=1).inbox
@@ -73,6 +80,11 @@ class StepConfig:
     atomic: bool = False
     accept_event_subclasses: bool = True
     waits_for: tuple[type, ...] = ()
+    overflow: Overflow = "suspend"
+    inbox_limit: int | None = None
+    idle_timeout: float | None = None
+    executor: Literal["thread", "process"] = "thread"
+    limit: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +101,7 @@ class StepSpec:
         returns_list: Whether it may return a list of events.
         style: Order of its positional arguments, after self.
         is_method: Whether it takes self.
+        is_async: Whether it is an ``async def``; a plain ``def`` runs in a thread or a process.
         state_type: ``S`` of ``Context[S]``; None where the context says nothing of it, or there is none.
         location: ``file.py:12`` of its first line, decorators included.
 
@@ -108,6 +121,7 @@ class StepSpec:
     returns_list: bool
     style: Style
     is_method: bool
+    is_async: bool
     state_type: Any  # whatever a user calls the state of a run
     location: str
 
@@ -158,7 +172,7 @@ def read_step(
         signature = inspect.signature(fn)
         location = locate(fn)
     except (TypeError, ValueError, AttributeError):  # a builtin, or an object that is called
-        return None, [Problem(code="AF120", subject=subject, message=_NOT_ASYNC, hint=_ASYNC_HINT)]
+        return None, [Problem(code="AF120", subject=subject, message=_NOT_FUNCTION, hint=_FUNCTION_HINT)]
     reader = _Reader(fn, subject, location, is_method, namespace)
     reader.read_kind()
     accepts, style, state_type = reader.read_parameters(signature)
@@ -166,13 +180,14 @@ def read_step(
     spec = StepSpec(
         name=name,
         fn=fn,
-        config=reader.read_config(config),
+        config=reader.read_config(config, style),
         accepts=accepts,
         emits=emits,
         returns_none=returns_none,
         returns_list=returns_list,
         style=style,
         is_method=is_method,
+        is_async=inspect.iscoroutinefunction(fn),
         state_type=state_type,
         location=location,
     )
@@ -181,7 +196,12 @@ def read_step(
 
 def looks_like_step(spec: StepSpec | None, problems: list[Problem]) -> bool:
     """Whether an undecorated function reads like a step: it takes an event and returns what a step may return."""
-    return spec is not None and bool(spec.accepts) and all(problem.code == "AF125" for problem in problems)
+    return (
+        spec is not None
+        and spec.is_async
+        and bool(spec.accepts)
+        and all(problem.code == "AF125" for problem in problems)
+    )
 
 
 def locate(fn: Callable[..., Any]) -> str:
@@ -198,8 +218,9 @@ def relative(path: Path) -> str:
         return path.name
 
 
-_NOT_ASYNC = "it is not an async function"
-_ASYNC_HINT = "Write it as `async def` without `yield`"
+_NOT_FUNCTION = "it is not a function that returns its events"
+_FUNCTION_HINT = "Write it as `async def`, or as a `def` that runs in a thread, without `yield`"
+_OVERFLOWS = ("suspend", "fail", "drop_oldest", "drop_newest")
 
 
 class _Unreadable(Exception):
@@ -230,8 +251,8 @@ class _Reader:
     def read_kind(self) -> None:
         if inspect.isasyncgenfunction(self.fn):
             self.report("AF120", "it is an async generator, which cannot be a step yet", "Return a list of the events")
-        elif not inspect.iscoroutinefunction(self.fn):
-            self.report("AF120", _NOT_ASYNC, _ASYNC_HINT)
+        elif inspect.isgeneratorfunction(self.fn) or not inspect.isroutine(inspect.unwrap(self.fn)):
+            self.report("AF120", _NOT_FUNCTION, _FUNCTION_HINT)
 
     # -- parameters
 
@@ -361,12 +382,17 @@ class _Reader:
 
     # -- options
 
-    def read_config(self, config: StepConfig) -> StepConfig:
+    def read_config(self, config: StepConfig, style: Style) -> StepConfig:
         for code, name, count in (("AF133", "num_workers", config.num_workers), ("AF134", "inbox", config.inbox)):
             if not _is_count(count):
                 self.report(code, f"{name} is {count!r}", "Give a whole number of at least 1")
         if not _is_limit(config.timeout):
             self.report("AF135", f"timeout is {config.timeout!r}", "Give seconds greater than 0, or None for no limit")
+        if not _is_limit(config.idle_timeout):
+            what = f"idle_timeout is {config.idle_timeout!r}"
+            self.report("AF142", what, "Give seconds greater than 0, or None for no limit")
+        self._read_flow(config)
+        self._read_executor(config, style)
         objection = check_policy(config.retry_policy)
         if objection is not None:
             what, _, remedy = objection.partition("; ")
@@ -384,6 +410,36 @@ class _Reader:
             else:
                 waits.append(event)
         return attrs.evolve(config, waits_for=tuple(waits))
+
+    def _read_flow(self, config: StepConfig) -> None:
+        if not isinstance(config.overflow, Conflate) and config.overflow not in _OVERFLOWS:
+            names = ", ".join(map(repr, _OVERFLOWS))
+            self.report("AF143", f"overflow is {config.overflow!r}", f"Give {names} or conflate(key)")
+        if config.inbox_limit is not None and not (
+            _is_count(config.inbox_limit) and _is_count(config.inbox) and config.inbox_limit >= config.inbox
+        ):
+            hint = "Give a whole number of at least the inbox's capacity, or None for 64 times that"
+            self.report("AF144", f"inbox_limit is {config.inbox_limit!r}", hint)
+        given: object = config.limit
+        if given is not None and not (isinstance(given, str) and given):
+            self.report("AF145", f"limit is {given!r}", "Give the name of a limit that the Runtime has, or None")
+
+    def _read_executor(self, config: StepConfig, style: Style) -> None:
+        if config.executor not in {"thread", "process"}:
+            self.report("AF141", f"executor is {config.executor!r}", "Give 'thread' or 'process'")
+        elif config.executor == "process":
+            for wrong, what, hint in (
+                (inspect.iscoroutinefunction(self.fn), "is an async function", "Write it as a plain `def`"),
+                (self.is_method, "is a method", "Make it a function of its module, with @step(workflow=…)"),
+                (
+                    "<locals>" in self.fn.__qualname__,
+                    "is defined in another function",
+                    "Put it at the top of its module",
+                ),
+                (style != "event", "takes a context", "Let it take its event only, and return what it has to say"),
+            ):
+                if wrong:
+                    self.report("AF141", f"executor is 'process', and it {what}", hint)
 
     # -- annotations
 

@@ -762,3 +762,17 @@ def _allowed(hint: Any) -> _Check | None:
 
 # What type checkers let pass, too.
 _PROMOTED: Mapping[type, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
+
+
+class InternalEvent(Event):
+    """What the runtime itself publishes; shown by ``run.stream_events(expose_internal=True)``."""
+
+
+class WorkflowIdleEvent(InternalEvent):
+    """Nothing is left to do in a run that an event from outside could still move.
+
+    Attributes:
+        reason: Which step returned None last, and what each fan-in misses.
+    """
+
+    reason: str

@@ -73,6 +73,11 @@ class Run(abc.ABC, Generic[R]):
 
     @property
     @abc.abstractmethod
+    def dropped(self) -> int:
+        """How many events full inboxes have dropped, by the overflow policy of their step."""
+
+    @property
+    @abc.abstractmethod
     def unhandled(self) -> int:
         """How many accepted events no step body had finished with when the run ended."""
 
@@ -91,10 +96,11 @@ class Run(abc.ABC, Generic[R]):
         """Whether the run is over and everything it started has ended."""
 
     @abc.abstractmethod
-    def stream_events(self, *, after: int | None = None) -> Stream:
+    def stream_events(self, expose_internal: bool = False, *, after: int | None = None) -> Stream:
         """The events that the run publishes.
 
         Args:
+            expose_internal: Show what the runtime itself publishes too: subclasses of `InternalEvent`.
             after: Start behind the event with this number (`Stream.cursor` minus one) instead of at the oldest
                 kept one.
         """

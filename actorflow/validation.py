@@ -30,7 +30,7 @@ RULES: dict[str, str] = {
     "AF109": "No step accepts a StopEvent: it ends the run.",
     "AF110": "A method that takes an event and returns events is a step, or its name begins with an underscore.",
     "AF111": "Free functions that are steps have names of their own.",
-    "AF120": "A step is an async function, not a generator.",
+    "AF120": "A step is a function, async or plain, and not a generator.",
     "AF121": "A step has a parameter for its event.",
     "AF122": "Every parameter of a step has an annotation, except for one named ctx or context.",
     "AF123": "The event parameter of a step is annotated with subclasses of Event.",
@@ -47,6 +47,13 @@ RULES: dict[str, str] = {
     "AF135": "The timeout of a step is greater than 0, or None.",
     "AF136": "retry_policy is something that can decide on another attempt.",
     "AF137": "waits_for names events that can be sent to a run.",
+    "AF141": "executor is 'thread', or 'process' for a plain function of a module that takes its event only.",
+    "AF142": "The idle_timeout of a step is greater than 0, or None.",
+    "AF143": "overflow is one of its four words, or conflate(key).",
+    "AF144": "inbox_limit is a whole number of at least the inbox's capacity, or None.",
+    "AF145": "limit is the name of a limit of the runtime.",
+    "AF146": "num_concurrent_runs is a whole number of at least 1, or None.",
+    "AF147": "on_stall is 'fail' or 'idle'.",
 }
 """What each problem's id asks for."""
 

@@ -17,6 +17,7 @@ from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
+from actorflow.flow import Overflow
 from actorflow.handle import Run
 
 __all__ = ["Workflow", "WorkflowOptions", "step"]
@@ -40,6 +41,11 @@ def step(
     retry_policy: object = None,
     atomic: bool = False,
     accept_event_subclasses: bool = True,
+    overflow: Overflow = "suspend",
+    inbox_limit: int | None = None,
+    idle_timeout: float | None = None,
+    executor: Literal["thread", "process"] = "thread",
+    limit: str | None = None,
 ) -> Callable[[F], F]: ...
 def step(
     function: F | None = None,
@@ -52,6 +58,11 @@ def step(
     retry_policy: object = None,
     atomic: bool = False,
     accept_event_subclasses: bool = True,
+    overflow: Overflow = "suspend",
+    inbox_limit: int | None = None,
+    idle_timeout: float | None = None,
+    executor: Literal["thread", "process"] = "thread",
+    limit: str | None = None,
 ) -> F | Callable[[F], F]:
     """Marks a method, or with `workflow` a free function, as a step of a workflow.
 
@@ -67,6 +78,18 @@ def step(
             object, or a callable ``(elapsed_seconds, failures, error) -> delay in seconds | None``.
         atomic: Holds back what the body sends and publishes until it has ended well.
         accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
+        overflow: What becomes of an event that arrives at a full inbox: ``"suspend"`` holds its sender back,
+            ``"fail"`` is an error to the sender, ``"drop_newest"`` drops it, ``"drop_oldest"`` drops the one that has
+            queued longest, and ``conflate(key)`` lets it take the place of a queued one with the same key. What is
+            dropped goes to the dead letters and is counted in ``run.dropped``.
+        inbox_limit: The most that the inbox may hold while steps that wait for room in each other's inboxes are
+            helped by letting one of them take more than `inbox`; None for 64 times `inbox`. Past it the run fails with
+            `BackpressureDeadlock`.
+        idle_timeout: Seconds that one execution may go without progress: without sending, publishing, collecting or
+            touching ``ctx.store``; None for no limit.
+        executor: Where a plain ``def`` step runs: in a ``"thread"``, or in a ``"process"``, which is killed when the
+            step's time is over. A process step is a function of its module and takes its event only.
+        limit: Name of a limit of the `Runtime`: how many executions may go on at once in all of its runs.
 
     Example:
         >>> from actorflow import StartEvent, StopEvent, Workflow, step
@@ -84,6 +107,11 @@ def step(
         retry_policy=retry_policy,
         atomic=atomic,
         accept_event_subclasses=accept_event_subclasses,
+        overflow=overflow,
+        inbox_limit=inbox_limit,
+        idle_timeout=idle_timeout,
+        executor=executor,
+        limit=limit,
     )
 
     def mark(fn: F) -> F:
@@ -104,6 +132,8 @@ class WorkflowOptions:
     timeout: float | None = None
     verbose: bool = False
     on_unhandled: Literal["error", "dead_letter"] = "error"
+    num_concurrent_runs: int | None = None
+    on_stall: Literal["fail", "idle"] = "fail"
 
 
 _DEFAULTS = WorkflowOptions()
@@ -117,8 +147,12 @@ class Workflow(Generic[StartT, StopT]):
     Args:
         timeout: Seconds that a run may take; None (the default) for no limit.
         verbose: Prints a line for each step that runs and each event that it produces.
+        num_concurrent_runs: How many runs of this instance may go on at once in a runtime; None for no limit. More runs
+            wait for their turn, and their timeout with them. Runs that a run of this instance starts do not count.
         on_unhandled: What an event that no step accepts does at run time: ``"error"`` fails the run, ``"dead_letter"``
             only keeps it in ``run.dead_letters``.
+        on_stall: What becomes of a run in which nothing is left to do: ``"fail"`` ends it with `WorkflowStalled`,
+            ``"idle"`` lets it wait for an event from outside.
 
     Example:
         >>> from actorflow import Event, StartEvent, StopEvent, Workflow, step
@@ -185,8 +219,10 @@ class Workflow(Generic[StartT, StopT]):
         self,
         timeout: float | None = None,
         verbose: bool = False,
+        num_concurrent_runs: int | None = None,
         *,
         on_unhandled: Literal["error", "dead_letter"] = "error",
+        on_stall: Literal["fail", "idle"] = "fail",
     ) -> None:
         name = type(self).__name__
         problems: list[Problem] = []
@@ -208,9 +244,29 @@ class Workflow(Generic[StartT, StopT]):
                     hint="Give 'error' or 'dead_letter'",
                 )
             )
+        if on_stall not in {"fail", "idle"}:
+            problems.append(
+                Problem(code="AF147", subject=name, message=f"on_stall is {on_stall!r}", hint="Give 'fail' or 'idle'")
+            )
+        given: object = num_concurrent_runs
+        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+            problems.append(
+                Problem(
+                    code="AF146",
+                    subject=name,
+                    message=f"num_concurrent_runs is {given!r}",
+                    hint="Give a whole number of at least 1, or None for no limit",
+                )
+            )
         if problems:
             raise WorkflowConfigurationError(name, problems)
-        self._actorflow_options = WorkflowOptions(timeout=timeout, verbose=verbose, on_unhandled=on_unhandled)
+        self._actorflow_options = WorkflowOptions(
+            timeout=timeout,
+            verbose=verbose,
+            on_unhandled=on_unhandled,
+            num_concurrent_runs=num_concurrent_runs,
+            on_stall=on_stall,
+        )
         self._actorflow_graph()
 
     @classmethod

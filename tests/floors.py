@@ -21,7 +21,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "words": (
         ("errors",),
         ("events",),
-        ("retry",),
+        ("retry", "flow"),
         ("supervision", "resources"),
         ("state",),
         ("abc",),

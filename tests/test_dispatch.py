@@ -611,7 +611,7 @@ async def test_stalled_run_fails_at_once() -> None:
     with pytest.raises(
         WorkflowStalled,
         match=r"^run r of Flow stalled: nothing is queued or running and no StopEvent came; Flow\.gather returned None last; "
-        r"gather keeps 1 collected event\. Return an event there, or a StopEvent \[AF035\]$",
+        r"collect_events in gather holds 1 x A and misses 1 x A\. Return an event there, or a StopEvent \[AF035\]$",
     ):
         await Flow().run(run_id="r")
     assert anyio.current_time() - start < 2

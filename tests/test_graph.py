@@ -488,6 +488,7 @@ def spec(name: str, accepts: Sequence[type[Event]], emits: Sequence[type[Event]]
         returns_list=False,
         style="event",
         is_method=False,
+        is_async=True,
         state_type=None,
         location="",
     )

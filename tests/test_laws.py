@@ -26,7 +26,8 @@ from actorflow import (
     step,
 )
 from actorflow._runtime.joins import Buffer
-from actorflow._runtime.run import INBOX_GROWTH, LiveRun
+from actorflow._runtime.actor import INBOX_GROWTH
+from actorflow._runtime.run import LiveRun
 from actorflow.testing import Random, current_turns, simulate
 from tests.seams import SlowJournal
 

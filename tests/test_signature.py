@@ -281,9 +281,9 @@ START = "AF{} Writer.write (flow.py:1): "
     ("source", "code", "message"),
     [
         (
-            "def write(ev: Draft) -> None: ...",
+            "def write(ev: Draft) -> None: yield",
             "120",
-            "it is not an async function. Write it as `async def` without `yield`",
+            "it is not a function that returns its events. Write it as `async def`, or as a `def` that runs in a thread, without `yield`",
         ),
         (
             "async def write(ev: Draft) -> AsyncIterator[Draft]: yield",
@@ -450,7 +450,7 @@ def test_a_method_without_an_event() -> None:
 def test_all_mistakes_at_once() -> None:
     """A signature with several mistakes gives them all; one bad name does not hide what the others mean."""
     spec, problems = read("def write(ev: Draft, n, ctx: 'Nowhere', m: int): ...", num_workers=0)
-    assert [problem.code for problem in problems] == ["AF120", "AF122", "AF127", "AF124", "AF125", "AF133"]
+    assert [problem.code for problem in problems] == ["AF122", "AF127", "AF124", "AF125", "AF133"]
     assert spec.accepts == (Draft,)
 
 
@@ -464,7 +464,10 @@ def test_something_that_is_no_function() -> None:
     spec, problems = read_step(print, StepConfig(), owner="Writer", is_method=False, namespace={})
     assert spec is None
     assert [str(problem) for problem in problems] == [
-        "AF120 Writer.print: it is not an async function. Write it as `async def` without `yield`"
+        (
+            "AF120 Writer.print: it is not a function that returns its events. "
+            "Write it as `async def`, or as a `def` that runs in a thread, without `yield`"
+        )
     ]
 
 

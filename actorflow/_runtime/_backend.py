@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context as Variables
 from typing import Any, TypeVar
 
@@ -82,6 +83,39 @@ def is_cancelled() -> bool:
         return False
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def stack_of(owner: object) -> str:
+    """Where the task is whose coroutine is a method of `owner`, as a traceback shows it; outermost call first."""
+    for coroutine in _coroutines():
+        lines: list[str] = []
+        mine = False
+        inner = coroutine
+        while inner is not None:
+            frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
+            if frame is None:
+                break
+            mine = mine or frame.f_locals.get("self") is owner
+            lines += traceback.format_list(traceback.extract_stack(frame, limit=1))
+            inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
+        if mine:
+            return "".join(lines).rstrip()
+    return "  (a place that cannot be seen)"
+
+
+def _coroutines() -> Iterator[Any]:
+    """The coroutines of all tasks of the running loop."""
+    if not _in_trio():
+        yield from (task.get_coro() for task in asyncio.all_tasks())
+        return
+    import trio
+
+    tasks = [trio.lowlevel.current_root_task()]
+    while tasks:
+        task = tasks.pop()
+        if task is not None:
+            yield task.coro
+            tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
 
 
 def run_in_new_loop(main: Callable[[], Awaitable[T]], backend: str) -> T:

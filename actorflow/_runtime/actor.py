@@ -12,10 +12,14 @@ from actorflow._runtime.joins import Buffer
 from actorflow._runtime.timers import Timer
 from actorflow._signature import StepSpec
 
-__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "Actor", "Delivery", "Suspension"]
+__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "SPECIAL", "Actor", "Delivery", "Suspension"]
 
-EVENT, CONTEXT_EVENT, EVENT_CONTEXT = 0, 1, 2
+EVENT, CONTEXT_EVENT, EVENT_CONTEXT, SPECIAL = 0, 1, 2, 3
 _STYLES = {"event": EVENT, "context_event": CONTEXT_EVENT, "event_context": EVENT_CONTEXT}
+
+
+INBOX_GROWTH = 64
+"""How many times its capacity an inbox may hold while a cycle of full inboxes is being resolved, unless told."""
 
 
 class Delivery:
@@ -74,11 +78,13 @@ class Actor(Inbox):
         blocked: Of those, how many wait for room in inboxes.
         starting: Whether a carrier is on its way.
         retake: Resumed bodies that wait for a slot; they go before the inbox, or they would starve.
+        style: How the body is called on the dispatcher's straight way; SPECIAL for what needs more than a call.
+        overflow: What becomes of an event that finds the inbox full; None where its sender is held back.
     """
 
     __slots__ = (
-        "atomic", "blocked", "buffers", "busy", "fn", "index", "limit", "name", "retake", "retry_policy", "starting",
-        "style", "timeout",
+        "atomic", "blocked", "buffers", "busy", "fn", "idle_timeout", "inbox_limit", "index", "limit", "name", "overflow",
+        "retake", "retry_policy", "spec", "starting", "style", "timeout",
     )  # fmt: skip
 
     def __init__(self, workflow: object, spec: StepSpec, index: int) -> None:
@@ -87,7 +93,11 @@ class Actor(Inbox):
         self.index = index
         self.name = spec.name
         self.fn: Any = spec.fn.__get__(workflow) if spec.is_method else spec.fn
-        self.style = _STYLES[spec.style]
+        self.spec = spec
+        self.style = _STYLES[spec.style] if spec.is_async and config.limit is None else SPECIAL
+        self.overflow: object = None if config.overflow == "suspend" else config.overflow
+        self.inbox_limit = config.inbox_limit or config.inbox * INBOX_GROWTH
+        self.idle_timeout = config.idle_timeout
         self.limit = config.num_workers
         self.timeout = config.timeout
         self.retry_policy = config.retry_policy
@@ -97,6 +107,13 @@ class Actor(Inbox):
         self.starting = False
         self.retake: deque[Suspension] | None = None
         self.buffers: dict[str | None, Buffer] | None = None
+
+    def call(self, context: object, event: Any) -> Any:
+        """Calls the body with what it takes."""
+        style = self.spec.style
+        if style == "event":
+            return self.fn(event)
+        return self.fn(context, event) if style == "context_event" else self.fn(event, context)
 
     def buffer(self, buffer_id: str | None) -> Buffer:
         """The fan-in buffer of this name."""

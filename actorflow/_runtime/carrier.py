@@ -11,6 +11,8 @@ With a journal, a body starts on an event when the record that the event depends
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Sequence
 from contextvars import Context as Variables
@@ -23,8 +25,9 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow._runtime import _backend
-from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, Suspension
+from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Suspension
 from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
+from actorflow._runtime.offload import ThreadPort, in_process, in_thread, thread_context
 from actorflow._runtime.supervisor import after_failure, annotate
 from actorflow.context import Context
 from actorflow.errors import InternalError, StepTimeoutError, WorkflowRuntimeError
@@ -33,6 +36,8 @@ from actorflow.events import Event, describe
 __all__ = ["Carrier"]
 
 IDLE, BODY, SETTLE, FAILED = Phase.IDLE, Phase.BODY, Phase.SETTLE, Phase.FAILED
+
+logger = logging.getLogger("actorflow")
 
 _new_context = Context.__new__
 
@@ -146,9 +151,17 @@ class Carrier(Execution):
             self.scope.cancel()
 
     def _timed_out(self) -> StepTimeoutError:
+        actor = self.actor
+        where = f"{self.run.plan.name}.{actor.name}"
+        if actor.idle_timeout is not None and self.run.timers.clock() < self.latest:
+            return StepTimeoutError(
+                f"{where} made no progress with {describe(self.event)} for {actor.idle_timeout:g} s; let it send, publish or "
+                "touch ctx.store now and then, or raise @step(idle_timeout=…)",
+                code="AF078",
+            )
         return StepTimeoutError(
-            f"{self.run.plan.name}.{self.actor.name} did not finish with {describe(self.event)} within "
-            f"{self.actor.timeout:g} s; raise @step(timeout=…) or make it quicker",
+            f"{where} did not finish with {describe(self.event)} within {actor.timeout:g} s; "
+            "raise @step(timeout=…) or make it quicker",
             code="AF010",
         )
 
@@ -171,13 +184,15 @@ class Carrier(Execution):
                 if on_start is not None:
                     on_start(run.run_id, actor.name, event, self.failures + 1)
                 try:
-                    if actor.timeout is not None:
-                        run.timers.arm(self, run.timers.clock() + actor.timeout)
+                    if actor.timeout is not None or actor.idle_timeout is not None:
+                        self.start_clock()
                     if actor.retry_policy is not None and self.attempts_made is None:
                         self.began = run.timers.clock()
                     style = actor.style
                     if style == EVENT:
                         out = await actor.fn(event)
+                    elif style == SPECIAL:
+                        out = await self._special(event)
                     else:
                         context = self.context = _new_context(Context)
                         context._port = self
@@ -202,6 +217,8 @@ class Carrier(Execution):
                 phase = self.phase
                 if self.context is not None:
                     self._end_execution(None)
+                if self.children is not None:
+                    self._release_children()
                 if on_end is not None:
                     on_end(run.run_id, actor.name, event, self.error if phase is FAILED else None)
                 if _changed(pristine):
@@ -279,6 +296,43 @@ class Carrier(Execution):
             return False
 
     # ------------------------------------------------------------------------------------------------ ends of a body
+    async def _special(self, event: Event) -> Any:
+        """Calls a body that needs more than a call: a permit of the runtime's, a thread, or a process."""
+        run, actor = self.run, self.actor
+        config = actor.spec.config
+        if config.limit is not None:
+            run.timers.drop(self)  # waiting for a permit is not the body's time
+            await self.take_permit(run.limit(config.limit))
+            self.start_clock()
+        try:
+            where = f"{run.plan.name}.{actor.name}"
+            if actor.spec.is_async:
+                self.step_context()
+                return await actor.call(self.context, event)
+            if config.executor == "process":
+                return await in_process(actor.fn, event, where)
+            port = ThreadPort(self, where)
+            body = functools.partial(actor.call, thread_context(port), event)
+            return await in_thread(body, port, run.thread_limiter(), run.grace, self._thread_left)
+        finally:
+            self.give_permit_back()
+
+    def _thread_left(self, stack: str) -> None:
+        run = self.run
+        logger.error(
+            "%s.%s, run %s: its thread has not ended within %g s of the end of its execution, and is left alone; it is at\n%s",
+            run.plan.name, self.actor.name, run.run_id, run.grace, stack,
+            extra={"run_id": run.run_id, "workflow": run.plan.name},
+        )  # fmt: skip
+
+    def _release_children(self) -> None:
+        """The body is over: what the runs that it started have failed with, and it has not looked at, fails its run."""
+        children, self.children = self.children, None
+        for child in children or ():
+            child.starter = None
+            if child.abandoned_failure() is not None:
+                self.run.child_failed(child)
+
     def _judge(self, exc: BaseException) -> BaseException | None:
         """Tells a cancellation that is meant for this task (None) from one that the body raised by itself."""
         if isinstance(exc, anyio.get_cancelled_exc_class()):

@@ -19,7 +19,8 @@ from anyio.lowlevel import checkpoint
 
 from actorflow._runtime.actor import Actor, Delivery, Suspension
 from actorflow._runtime.inbox import Outbox, Room
-from actorflow._runtime.ports import RunSide
+from actorflow._runtime.limits import Limit
+from actorflow._runtime.ports import ChildRun, RunSide
 from actorflow._runtime.timers import Timer
 from actorflow.abc import Record
 from actorflow.context import Context
@@ -66,8 +67,28 @@ class Execution(Timer):
     """What a body that runs may do; the port of the `Context` that it was given."""
 
     __slots__ = (
-        "actor", "attempts_made", "began", "context", "effects", "error", "fired", "held", "item", "number", "out",
-        "outbox", "phase", "run", "scope", "sent", "slot", "waiting",
+        "actor",
+        "attempts_made",
+        "began",
+        "children",
+        "context",
+        "effects",
+        "error",
+        "fired",
+        "held",
+        "item",
+        "latest",
+        "number",
+        "out",
+        "outbox",
+        "permit",
+        "phase",
+        "run",
+        "scope",
+        "sent",
+        "slot",
+        "waiting",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, run: RunSide, actor: Actor) -> None:
@@ -87,6 +108,10 @@ class Execution(Timer):
         self.attempts_made: Attempts | None = None
         self.effects: list[tuple[Any, ...]] | None = None
         self.held: list[tuple[bool, Event, str | None]] | None = None
+        self.children: list[ChildRun] | None = None
+        self.permit: Limit | None = None
+        self.wanted: Limit | None = None
+        self.latest = math.inf
         self.began = 0.0
         self.fired = False
         self.sent = False
@@ -140,6 +165,48 @@ class Execution(Timer):
         finally:
             self.run.timers.drop(suspension)
 
+    # ------------------------------------------------------------------------------------------------ limits, time
+    async def take_permit(self, limit: Limit) -> None:
+        """Waits for a permit of one of the runtime's limits; what an execution around this run holds, it shares."""
+        outer: Execution | None = self
+        while outer is not None:
+            if outer.permit is limit:
+                return
+            outer = outer.run.starter
+        if not limit.take_nowait():
+            self.wanted = limit
+            self._blocked()
+            try:
+                await limit.take()
+            finally:
+                self.wanted = None
+                self.released()
+        self.permit = limit
+        limit.holders.add(self)
+
+    def give_permit_back(self) -> None:
+        """The body is over."""
+        limit, self.permit = self.permit, None
+        if limit is not None:
+            limit.holders.discard(self)
+            limit.give_back()
+
+    def start_clock(self) -> None:
+        """The body begins: its time, and its time without progress, run from now."""
+        actor, timers = self.actor, self.run.timers
+        now = timers.clock()
+        self.latest = math.inf if actor.timeout is None else now + actor.timeout
+        deadline = self.latest if actor.idle_timeout is None else min(self.latest, now + actor.idle_timeout)
+        if deadline < math.inf:
+            timers.arm(self, deadline)
+
+    def progress(self) -> None:
+        """The body has done something that can be seen from outside."""
+        idle = self.actor.idle_timeout
+        if idle is not None and self.phase is Phase.BODY and not self.fired:
+            timers = self.run.timers
+            timers.arm(self, min(self.latest, timers.clock() + idle))
+
     # ------------------------------------------------------------------------------------------------ waiting for room
     async def _drain(self, outbox: Outbox) -> None:
         """Waits until all that this execution sent is in inboxes: how a fast producer is slowed down."""
@@ -147,16 +214,19 @@ class Execution(Timer):
         await self._wait_for(room)
 
     async def _wait_for(self, room: Room) -> None:
-        self.waiting += 1
-        if self.waiting == 1:
-            self.actor.blocked += 1
-            self.run.relieve(self.actor)
+        self._blocked()
         try:
             await room.event.wait()
         finally:
             if not room.over:
                 room.over = True
                 self.released()
+
+    def _blocked(self) -> None:
+        self.waiting += 1
+        if self.waiting == 1:
+            self.actor.blocked += 1
+            self.run.relieve(self.actor)
 
     def released(self) -> None:
         """One of this execution's waits for room is over."""
@@ -165,19 +235,6 @@ class Execution(Timer):
             self.actor.blocked -= 1
 
     # ------------------------------------------------------------------------------------------------ sending
-    def place(self, target: Actor, item: Any, room: Room | None = None) -> bool:
-        """Puts an item into an inbox, or into this execution's lane to it; whether there was room."""
-        outbox = self.outbox
-        if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:
-            target.push(item)
-            if not target.starting and target.busy < target.limit:
-                self.run.start_carrier(target)
-            return True
-        if outbox is None:
-            outbox = self.outbox = Outbox()
-        outbox.park(target, item, room)
-        return False
-
     def _effect(self, *effect: Any) -> None:
         if self.effects is None:
             self.effects = []
@@ -274,10 +331,11 @@ class Execution(Timer):
     def post(self, event: Event, step: str | None) -> None:
         """Sends without waiting."""
         self.run.check(event, step)
-        outbox = self.outbox
-        if outbox is not None and outbox.parked >= OUTBOX_LIMIT:
+        self.progress()
+        outbox, effects = self.outbox, self.effects
+        if (outbox is not None and outbox.parked >= OUTBOX_LIMIT) or (effects is not None and len(effects) >= OUTBOX_LIMIT):
             raise WorkflowRuntimeError(
-                f"{self.run.plan.name}.{self.actor.name} has {outbox.parked} events parked because their receivers' "
+                f"{self.run.plan.name}.{self.actor.name} has {OUTBOX_LIMIT} events parked because their receivers' "
                 "inboxes are full; use `await ctx.send(event)`, which waits for room",
                 code="AF027",
             )
@@ -292,6 +350,7 @@ class Execution(Timer):
         """Sends and waits for room."""
         run = self.run
         run.check(event, step)
+        self.progress()
         if self.actor.atomic:
             self.post(event, step)
             await checkpoint()
@@ -317,6 +376,7 @@ class Execution(Timer):
         """Writes to the stream."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise not_an_event("write_event_to_stream", event)
+        self.progress()
         if self.actor.atomic:
             if self.held is None:
                 self.held = []
@@ -328,6 +388,7 @@ class Execution(Timer):
         """Adds to a buffer of this step."""
         if not expected:
             return []
+        self.run.check_thread()
         self.touch_state()
         batch = self.actor.buffer(buffer_id).add(event, expected)
         if self.run.journal is not None:
@@ -349,6 +410,7 @@ class Execution(Timer):
     def touch_state(self) -> None:
         """What another execution did to shared state must be in the journal before what this one does."""
         run = self.run
+        self.progress()
         if run.journal is not None:
             dirty = run.dirty
             if dirty is not None and dirty is not self and dirty.effects:

@@ -130,10 +130,15 @@ class Inbox:
         item = self._receive.receive_nowait()
         self.n -= 1
         if self.lanes:
-            self._admit()
+            self.admit()
         return item
 
-    def _admit(self) -> None:
+    def take(self) -> Any:
+        """Takes the oldest event out; `admit` is to follow, in the same breath."""
+        self.n -= 1
+        return self._receive.receive_nowait()
+
+    def admit(self) -> None:
         """Moves parked events in while there is room, one of each sender in turn."""
         lanes = self.lanes
         while lanes and self.n < self.capacity:

@@ -28,11 +28,12 @@ class Buffer:
         """Adds an event and takes out a batch of `expected`, in that order, if it is complete now."""
         events = self.events
         events.append(event)
+        before, self._expected = self._expected, expected
         if len(events) < len(expected):
             return None
         if (
             self._lacking is not None
-            and (self._expected is expected or self._expected == expected)
+            and (before is expected or before == expected)
             and not isinstance(event, self._lacking)
         ):
             return None
@@ -43,6 +44,20 @@ class Buffer:
             self._lacking = None
             return batch
         return self._match(expected)
+
+    def missing(self) -> list[type[Event]]:
+        """The types that the batch asked for last still lacks; [] where nothing waits in the buffer."""
+        if not self.events:
+            return []
+        rest = list(self.events)
+        lacking: list[type[Event]] = []
+        for wanted in sorted(self._expected or (), key=lambda wanted: -len(wanted.__mro__)):
+            found = next((i for i, event in enumerate(rest) if isinstance(event, wanted)), None)
+            if found is None:
+                lacking.append(wanted)
+            else:
+                del rest[found]
+        return lacking
 
     def _match(self, expected: Sequence[type[Event]]) -> list[Event] | None:
         """Fills the places of a batch: exact types first, then subclasses, the most derived places first."""
@@ -67,7 +82,7 @@ class Buffer:
                     batch[place], rest[i] = event, None
                     break
             else:
-                self._lacking, self._expected = wanted, expected
+                self._lacking = wanted
                 return None
         self._lacking = None
         self.events = deque(event for event in rest if event is not None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import Any
@@ -15,8 +17,10 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from actorflow._runtime import _backend
+from actorflow._runtime.execution import Execution
 from actorflow._runtime.instruments import Hooks, Verbose
-from actorflow._runtime.router import plan_of
+from actorflow._runtime.limits import Limit
+from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.timers import Timers
 from actorflow.abc import Instrument, Journal, Turns
@@ -28,6 +32,9 @@ __all__ = ["Keeper"]
 logger = logging.getLogger("actorflow")
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+
+THREADS = 40
+"""How many plain ``def`` steps of a runtime may run at once."""
 
 FAIRNESS = 32
 """Executions that a carrier does in a row before it lets others run: 32 cost 0.09 µs an event, 1 costs 3.2."""
@@ -42,15 +49,28 @@ class Keeper:
         closed: Whether it takes no more runs.
     """
 
-    def __init__(self, instruments: Sequence[Instrument], turns: Turns | None, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        instruments: Sequence[Instrument] = (),
+        turns: Turns | None = None,
+        journal: Journal | None = None,
+        limits: Mapping[str, int] | None = None,
+        grace: float = 5.0,
+    ) -> None:
         self.turns = turns
         self.journal = journal
+        self.grace = grace
+        self.limits = {name: Limit(total) for name, total in (limits or {}).items()}
+        self.thread = 0
         # Under Turns every execution begins with a gate, so that each order of executions is a choice.
         self.budget = FAIRNESS if turns is None else 1
         self.hooks = Hooks(instruments)
         self.timers = Timers(self._watch)
         self.closed = False
         self.runs: set[LiveRun] = set()
+        self._threads: anyio.CapacityLimiter | None = None
+        self._turns_of: weakref.WeakKeyDictionary[Any, Limit] = weakref.WeakKeyDictionary()
+        self._granted: dict[LiveRun, Callable[[], None]] = {}
         self._verbose: Hooks | None = None
         self.group: TaskGroup | None = None
         self._start: Callable[[Variables, Work], object] | None = None
@@ -79,10 +99,15 @@ class Keeper:
         """Takes runs, whose tasks live in `group`."""
         self.group = group
         self._start = _backend.spawner(group)
-        self.timers.clock = _backend.clock()
+        self.enter_loop()
         waiting, self._waiting = self._waiting, []
         for variables, work in waiting:
             self.spawn(variables, work)
+
+    def enter_loop(self) -> None:
+        """From now on it belongs to the event loop that runs here."""
+        self.timers.clock = _backend.clock()
+        self.thread = threading.get_ident()
 
     def close(self) -> None:
         """Cancels every run."""
@@ -110,7 +135,7 @@ class Keeper:
         """Returns when no run is left; those that only an outside event could move are cancelled."""
         while self.runs:
             for run in list(self.runs):
-                if not run.tasks and not run.done:
+                if not run.moving and not run.done and run.parent is None:
                     run.cancel("the runtime closed", closing=True)
             if not self.runs:
                 break
@@ -125,6 +150,10 @@ class Keeper:
     def forget(self, run: LiveRun) -> None:
         """A run has ended."""
         self.runs.discard(run)
+        limit = self._turns_of.get(run.workflow) if self._turns_of else None
+        if limit is not None and run in limit.holders:
+            limit.holders.discard(run)
+            limit.give_back()
         self.changed()
 
     # ------------------------------------------------------------------------------------------------ for its runs
@@ -171,11 +200,79 @@ class Keeper:
         self._count += 1
         return f"{self._prefix}-{self._count}"
 
-    def launch(self, workflow: Any, start_event: Event, context: Any, run_id: str | None) -> LiveRun:
-        """Makes and begins a run."""
+    def thread_limiter(self) -> anyio.CapacityLimiter:
+        """How many plain ``def`` steps may run at once, apart from other users of worker threads."""
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(THREADS)
+        return self._threads
+
+    # ------------------------------------------------------------------------------------------------ beginning runs
+    def launch(
+        self, workflow: Any, start_event: Event, context: Any, run_id: str | None, starter: Execution | None
+    ) -> LiveRun:
+        """Makes a run, and begins it if it need not wait for its turn.
+
+        Args:
+            workflow: The workflow instance.
+            start_event: Its start event.
+            context: A context to go on with, or None.
+            run_id: Id of the run, or None.
+            starter: The execution whose body asks for the run, or None.
+        """
         self.check_open(workflow)
-        run = LiveRun(self, workflow, plan_of(workflow), context, run_id)
+        plan = plan_of(workflow)
+        if plan.permits:
+            self._check_limits(plan)
+        run = LiveRun(self, workflow, plan, start_event, context, run_id)
+        if context is not None:
+            run.adopt(context)
         run.variables = copy_context()
-        run.begin(start_event, context)
+        if starter is not None and starter.in_body and not starter.run.done:
+            parent = starter.run
+            assert isinstance(parent, LiveRun)  # noqa: S101
+            parent.adopt_child(run, starter)
         self.runs.add(run)
+        if workflow._actorflow_options.num_concurrent_runs is None or self._take_turn(run):
+            run.begin()
         return run
+
+    def _check_limits(self, plan: Plan) -> None:
+        for spec in plan.steps:
+            name = spec.config.limit
+            if name is not None and name not in self.limits:
+                known = ", ".join(map(repr, self.limits)) or "no limits"
+                raise WorkflowRuntimeError(
+                    f"{plan.name}.{spec.name} counts against the limit {name!r}, and this runtime has {known}; run it inside of "
+                    f"`async with Runtime(limits={{{name!r}: …}})`",
+                    code="AF073",
+                )
+
+    def _take_turn(self, run: LiveRun) -> bool:
+        """Counts a run against its workflow's `num_concurrent_runs`; whether it may begin now."""
+        workflow = run.workflow
+        outer = run.parent
+        while outer is not None:
+            if outer.workflow is workflow:
+                return True  # it would wait for the run that waits for it
+            outer = outer.parent
+        limit = self._turns_of.get(workflow)
+        if limit is None:
+            limit = self._turns_of[workflow] = Limit(workflow._actorflow_options.num_concurrent_runs)
+        limit.holders.add(run)
+        if limit.take_nowait():
+            return True
+
+        def granted() -> None:
+            del self._granted[run]
+            run.begin()
+
+        self._granted[run] = granted
+        limit.queue(granted)
+        return False
+
+    def withdraw(self, run: LiveRun) -> None:
+        """A run that waits for its turn has ended."""
+        limit = self._turns_of[run.workflow]
+        limit.withdraw(self._granted.pop(run))
+        limit.holders.discard(run)
+        run.pending = False

@@ -5,19 +5,22 @@ They break what would be circles: a run makes carriers, and carriers report to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context as Variables
 from typing import Any, Protocol
+
+from anyio import CapacityLimiter
 
 from actorflow._runtime.actor import Actor
 from actorflow._runtime.inbox import Room
 from actorflow._runtime.instruments import Hooks
+from actorflow._runtime.limits import Limit
 from actorflow._runtime.router import Plan
 from actorflow._runtime.timers import Timers
 from actorflow.abc import Journal, RunPort
 from actorflow.events import Event, StopEvent
 
-__all__ = ["RunSide", "RuntimeSide"]
+__all__ = ["ChildRun", "RunSide", "RuntimeSide"]
 
 
 class RunSide(RunPort, Protocol):
@@ -38,6 +41,11 @@ class RunSide(RunPort, Protocol):
     @property
     def done(self) -> bool: ...
 
+    @property
+    def starter(self) -> Any:
+        """The execution whose body started the run."""
+        ...
+
     carriers: set[Any]
     carriers_made: int
     dirty: Any
@@ -49,6 +57,12 @@ class RunSide(RunPort, Protocol):
     def left(self, carrier: Any, /) -> None: ...
     def relieve(self, actor: Actor, /) -> None: ...
     def check(self, event: Event, step: str | None, /) -> None: ...
+    def check_thread(self) -> None: ...
+    def limit(self, name: str, /) -> Limit: ...
+    def thread_limiter(self) -> CapacityLimiter: ...
+    @property
+    def grace(self) -> float: ...
+    def child_failed(self, child: ChildRun, /) -> None: ...
     def route(
         self, event: Event, step: str | None, sender: Any, record: int = 0, *, rooms: list[Room] | None = None
     ) -> None: ...
@@ -69,6 +83,16 @@ class RunSide(RunPort, Protocol):
     def cleanup_failed(self, step: str, error: Exception, /) -> None: ...
 
 
+class ChildRun(Protocol):
+    """A run as the execution whose body started it sees it."""
+
+    starter: Any
+
+    def abandoned_failure(self) -> BaseException | None:
+        """What the run failed with, if it has and nobody has looked."""
+        ...
+
+
 class RuntimeSide(Protocol):
     """A runtime as its runs see it."""
 
@@ -80,8 +104,16 @@ class RuntimeSide(Protocol):
     def budget(self) -> int: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def thread(self) -> int: ...
+    @property
+    def grace(self) -> float: ...
+    @property
+    def limits(self) -> Mapping[str, Limit]: ...
+    def thread_limiter(self) -> CapacityLimiter: ...
     def hooks_for(self, workflow: Any, /) -> Hooks: ...
     def new_id(self) -> str: ...
     def spawn(self, variables: Variables, work: Callable[[], Coroutine[Any, Any, None]], /) -> None: ...
     def changed(self) -> None: ...
+    def withdraw(self, run: Any, /) -> None: ...
     def forget(self, run: Any, /) -> None: ...

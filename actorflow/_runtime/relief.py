@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from actorflow._runtime.actor import Actor
 from actorflow._runtime.execution import Execution
 from actorflow._runtime.inbox import Lane
 
-__all__ = ["blocked_cycle"]
+__all__ = ["blocked_cycle", "waits_for_room"]
 
 
 def blocked_cycle(
-    actor: Actor, actors: Iterable[Actor | None], executions: Iterable[Execution]
+    actor: Actor, actors: Iterable[Actor | None], executions: Iterable[Execution], *, permits: bool
 ) -> tuple[Lane, frozenset[str]] | None:
-    """The closed set of blocked actors that `actor` belongs to, if there is one.
+    """The closed set of blocked actors that one which has just been blocked belongs to, if there is one.
 
-    An actor is stuck when every one of its slots is held by a worker that waits for room in the inbox of a stuck
-    actor: the greatest set with that property is found by starting from all fully blocked actors and striking out
-    those that cannot belong to it. Costs nothing as long as `actor` itself can move.
+    An execution is stuck when it waits for room in the inbox of a stuck actor, or for a permit of a limit whose every
+    holder is stuck; an actor is stuck when each of its slots is held by a stuck execution. The greatest sets with that
+    property are found by starting from all that are blocked and striking out those that cannot belong to it.
+
+    Args:
+        actor: The actor of an execution that has begun to wait. As long as it has a slot that can move, and no permits
+            are about, the answer costs nothing.
+        actors: All actors of the run.
+        executions: All executions of the run.
+        permits: Whether steps of the run wait for permits.
 
     Returns:
         The lane from which the smallest full inbox of the set is to take one event above its capacity (always one of a
         sender inside of the set, or outsiders would steal the room that resolves it), and the names of the steps.
     """
-    if not _all_blocked(actor):
+    if not permits and not _all_blocked(actor):
         return None
-    stuck = {a for a in actors if a is not None and _all_blocked(a)}
-    blocked = [c for c in executions if c.waiting and c.actor in stuck and c.outbox is not None]
-    blocked.sort(key=lambda c: c.number)
-    striking = True
-    while striking:
-        striking = False
-        for carrier in blocked:
-            outbox = carrier.outbox
-            if carrier.actor in stuck and outbox is not None and not any(inbox in stuck for inbox in outbox.lanes):
-                stuck.discard(carrier.actor)
-                striking = True
-    if actor not in stuck:
-        return None
+    stuck_actors = {a for a in actors if a is not None and _all_blocked(a)}
+    stuck = {e for e in executions if e.waiting}
+    while True:
+        free = {e for e in stuck if not _is_stuck(e, stuck, stuck_actors)}
+        stuck -= free
+        held = Counter(e.actor for e in stuck if e.slot)
+        moving = {a for a in stuck_actors if held[a] < a.busy}
+        stuck_actors -= moving
+        if not free and not moving:
+            break
     lanes = [
         lane
-        for carrier in blocked
-        if carrier.actor in stuck and carrier.outbox is not None
-        for inbox, lane in carrier.outbox.lanes.items()
-        if inbox in stuck
+        for execution in sorted(stuck, key=lambda e: e.number)
+        if execution.outbox is not None
+        for inbox, lane in execution.outbox.lanes.items()
+        if inbox in stuck_actors
     ]
+    if not lanes or (not permits and actor not in stuck_actors):
+        return None
     # The first of the smallest in the order of the steps: the same choice on every backend, whatever the set's order.
     lane = min(lanes, key=lambda lane: (lane.inbox.n, lane.inbox.index if isinstance(lane.inbox, Actor) else 0))
-    return lane, frozenset(a.name for a in stuck)
+    return lane, frozenset(e.actor.name for e in stuck)
+
+
+def waits_for_room(executions: Iterable[Execution]) -> str:
+    """The wait-for graph in words."""
+    waits = {
+        f"{execution.actor.name} waits for room in {inbox.name}"
+        for execution in executions
+        if execution.waiting and execution.outbox is not None
+        for inbox in execution.outbox.lanes
+        if isinstance(inbox, Actor)
+    }
+    return ", ".join(sorted(waits))
+
+
+def _is_stuck(execution: Execution, stuck: set[Execution], stuck_actors: set[Actor]) -> bool:
+    if execution.wanted is not None:
+        return all(holder in stuck for holder in execution.wanted.holders)
+    return execution.outbox is not None and any(inbox in stuck_actors for inbox in execution.outbox.lanes)
 
 
 def _all_blocked(actor: Actor) -> bool:

@@ -8,6 +8,7 @@ import attrs
 
 from actorflow._signature import StepSpec
 from actorflow.events import Event, InputRequiredEvent, StopEvent
+from actorflow.flow import Conflate
 from actorflow.graph import Graph
 
 __all__ = ["Plan", "Route", "plan_of"]
@@ -33,17 +34,24 @@ class Plan:
     Attributes:
         graph: What it was made from.
         steps: The steps in the order of their indices.
+        permits: Whether steps count against limits of the runtime.
+        refusing: Whether steps refuse events when their inbox is full.
         single: Index of the one receiver, for event classes with exactly one and nothing else to do.
         routes: All event classes met so far.
     """
 
-    __slots__ = ("by_name", "graph", "name", "routes", "single", "steps")
+    __slots__ = ("_special", "by_name", "graph", "name", "permits", "refusing", "routes", "single", "steps")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.name = graph.name
         self.steps: tuple[StepSpec, ...] = graph.steps
         self.by_name = {spec.name: k for k, spec in enumerate(graph.steps)}
+        configs = [spec.config for spec in graph.steps]
+        self.permits = any(config.limit is not None for config in configs)
+        self.refusing = any(config.overflow == "fail" for config in configs)
+        # These have a word to say on every event that arrives.
+        self._special = frozenset(k for k, c in enumerate(configs) if isinstance(c.overflow, Conflate))
         self.routes: dict[type, Route] = {}
         self.single: dict[type, int] = {}
         for spec in graph.steps:
@@ -61,7 +69,7 @@ class Plan:
                 route = Route("stream", receivers)
             else:
                 route = Route("steps", receivers)
-                if len(receivers) == 1:
+                if len(receivers) == 1 and receivers[0] not in self._special:
                     self.single[event_type] = receivers[0]
             self.routes[event_type] = route
         return route

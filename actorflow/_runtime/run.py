@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import traceback
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextvars import Context as Variables
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow import handle
+from actorflow._runtime import _backend
 from actorflow._runtime.actor import Actor, Delivery
 from actorflow._runtime.carrier import Carrier
-from actorflow._runtime.execution import OUTBOX_LIMIT
+from actorflow._runtime.execution import OUTBOX_LIMIT, Execution
 from actorflow._runtime.inbox import Outbox, Room
-from actorflow._runtime.ports import RuntimeSide
-from actorflow._runtime.relief import blocked_cycle
+from actorflow._runtime.limits import Limit
+from actorflow._runtime.offload import foreign_thread
+from actorflow._runtime.overflow import make_actor, refusal, resolve
+from actorflow._runtime.ports import ChildRun, RuntimeSide
+from actorflow._runtime.relief import blocked_cycle, waits_for_room
 from actorflow._runtime.router import Plan
+from actorflow._runtime.stall import diagnose
 from actorflow._runtime.stream import Hub, Stream
 from actorflow._runtime.timers import Timer
 from actorflow.abc import DeadLetter, Journal, Record
@@ -37,9 +43,11 @@ from actorflow.errors import (
 )
 from actorflow.events import (
     Event,
+    HumanResponseEvent,
     StopEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
+    WorkflowIdleEvent,
     WorkflowTimedOutEvent,
     describe,
 )
@@ -49,9 +57,6 @@ from actorflow.state import DictState, StateStore
 __all__ = ["LiveRun"]
 
 logger = logging.getLogger("actorflow")
-
-INBOX_GROWTH = 64
-"""How many times its capacity an inbox may hold while a cycle of full inboxes is being resolved."""
 
 DEAD_LETTERS = 10_000
 
@@ -81,24 +86,81 @@ class _Alarm:
             )
 
 
+class Sender(Protocol):
+    """Who has events parked: an execution, or the run for the outside."""
+
+    outbox: Outbox | None
+
+
 class LiveRun(handle.Run[Any], Timer):
     """A run; the public contract is `actorflow.handle.Run`.
 
     Attributes:
         tasks: Carrier tasks alive, or about to be.
+        pending: The run waits for its turn: its workflow has as many runs as it may have.
+        parent: The run whose body started this one, which ends with it.
+        starter: The execution of that body, while it goes on.
+        outbox: What was sent from outside and waits for room.
         done: The run is over; tasks may still be unwinding.
         dirty: The execution that touched shared state last and has not recorded it (journal only).
     """
 
     __slots__ = (
-        "__weakref__", "_alarm", "_awaiters", "_closing", "_concluded", "_context", "_ended", "_grown", "_outside",
-        "_publishing", "_recorded", "_result_error", "_run_id", "_state", "_stream", "_terminal", "_unhandled",
-        "actors", "budget", "carriers", "carriers_made", "created", "dead", "dirty", "done", "hooks", "journal",
-        "last_without_result", "numbers", "owned", "plan", "runtime", "tasks", "timers", "variables", "workflow",
+        "__weakref__",
+        "_alarm",
+        "_awaiters",
+        "_closing",
+        "_concluded",
+        "_context",
+        "_dropped",
+        "_early",
+        "_ended",
+        "_grown",
+        "_idle_said",
+        "_prompts",
+        "_publishing",
+        "_recorded",
+        "_result_error",
+        "_run_id",
+        "_start",
+        "_state",
+        "_stream",
+        "_terminal",
+        "_unhandled",
+        "actors",
+        "budget",
+        "carriers",
+        "carriers_made",
+        "children",
+        "created",
+        "dead",
+        "dirty",
+        "done",
+        "hooks",
+        "journal",
+        "last_without_result",
+        "numbers",
+        "outbox",
+        "owned",
+        "parent",
+        "pending",
+        "plan",
+        "runtime",
+        "starter",
+        "tasks",
+        "timers",
+        "variables",
+        "workflow",
     )  # fmt: skip
 
     def __init__(
-        self, runtime: RuntimeSide, workflow: Any, plan: Plan, context: Context[Any] | None, run_id: str | None
+        self,
+        runtime: RuntimeSide,
+        workflow: Any,
+        plan: Plan,
+        start_event: Event,
+        context: Context[Any] | None,
+        run_id: str | None,
     ) -> None:
         self.deadline = math.inf
         self.entry = None
@@ -118,6 +180,16 @@ class LiveRun(handle.Run[Any], Timer):
         self.done = False
         self.owned = True
         self.dead: deque[DeadLetter] | None = None
+        self.parent: LiveRun | None = None
+        self.starter: Execution | None = None
+        self.children: set[LiveRun] | None = None
+        self.pending = True
+        self.outbox: Outbox | None = None
+        self._start: Event | None = start_event
+        self._early: list[tuple[Event, str | None]] | None = None
+        self._dropped = 0
+        self._prompts = 0
+        self._idle_said = False
         self.dirty: Carrier | None = None
         self.numbers = 0
         self.last_without_result: Actor | None = None
@@ -125,7 +197,6 @@ class LiveRun(handle.Run[Any], Timer):
         self._context: weakref.ref[Context[Any]] | None = None if context is None else weakref.ref(context)
         self._state: StateStore[Any] | None = None
         self._stream: Hub | None = None
-        self._outside: Outbox | None = None
         self._terminal: StopEvent[Any] | None = None
         self._result_error: BaseException | None = None
         self._alarm: _Alarm | None = None
@@ -139,10 +210,11 @@ class LiveRun(handle.Run[Any], Timer):
         self._publishing = False
 
     # ------------------------------------------------------------------------------------------------ beginning
-    def begin(self, start_event: Event, context: Context[Any] | None) -> None:
-        """Gives the start event to its steps."""
-        if context is not None:
-            self._adopt(context)
+    def begin(self) -> None:
+        """Gives the start event to its steps, and what was sent meanwhile to a run that had to wait for its turn."""
+        self.pending = False
+        start_event, self._start = self._start, None
+        assert start_event is not None  # noqa: S101
         timeout = self.workflow._actorflow_options.timeout
         if timeout is not None:
             self.timers.arm(self, self.timers.clock() + timeout)
@@ -159,8 +231,11 @@ class LiveRun(handle.Run[Any], Timer):
             carrier.begin(item)
             self.tasks += 1
             self.spawn(carrier)
+        early, self._early = self._early, None
+        for event, step in early or ():
+            self.route(event, step, None, self._journalled(event, step))
 
-    def _adopt(self, context: Context[Any]) -> None:
+    def adopt(self, context: Context[Any]) -> None:
         """Goes on with the state of a context that was seeded before, or used by an earlier run."""
         port = context._port
         if type(port.workflow) is not type(self.workflow):
@@ -181,7 +256,7 @@ class LiveRun(handle.Run[Any], Timer):
         """The actor of a step, made when first needed."""
         actor = self.actors[k]
         if actor is None:
-            actor = self.actors[k] = Actor(self.workflow, self.plan.steps[k], k)
+            actor = self.actors[k] = make_actor(self.workflow, self.plan.steps[k], k)
         return actor
 
     def spawn(self, carrier: Carrier) -> None:
@@ -202,12 +277,31 @@ class LiveRun(handle.Run[Any], Timer):
         self.numbers += 1
         return Delivery(event, self.numbers, record)
 
+    def check_thread(self) -> None:
+        """Refuses calls from threads that are not the event loop's, which would corrupt what they touch."""
+        if threading.get_ident() != self.runtime.thread:
+            raise foreign_thread(f"run {self.run_id} of {self.plan.name}")
+
+    def limit(self, name: str) -> Limit:
+        """A limit of the runtime, by name."""
+        return self.runtime.limits[name]
+
+    def thread_limiter(self) -> anyio.CapacityLimiter:
+        """How many plain ``def`` steps may run at once."""
+        return self.runtime.thread_limiter()
+
+    @property
+    def grace(self) -> float:
+        """Seconds after which what does not end is reported."""
+        return self.runtime.grace
+
     def check(self, event: Event, step: str | None) -> None:
         """Refuses what nobody could handle, to the face of the sender.
 
         Raises:
             WorkflowRuntimeError: It is not an event, or the step does not exist or does not accept it.
         """
+        self.check_thread()
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(
                 f"send_event got {event!r} ({type(event).__name__}), not an event; derive its class from actorflow.Event",
@@ -225,6 +319,12 @@ class LiveRun(handle.Run[Any], Timer):
                     "or add it to the step's annotation",
                     code="AF032",
                 )
+        if self.journal is not None and self.plan.refusing:
+            # A send leaves when its record is durable, too late to refuse it to its sender's face.
+            for k in self.plan.route(type(event)).receivers if step is None else (self.plan.by_name[step],):
+                target = self.actors[k]
+                if target is not None and target.overflow == "fail":
+                    self._resolved(target, event)
 
     def route(
         self,
@@ -253,7 +353,10 @@ class LiveRun(handle.Run[Any], Timer):
             self.stop(stop, None if sender is None or sender.in_body else sender)
             return
         if route.kind == "stream":
+            self._prompts += 1
             self.publish(event)
+        elif self._prompts and isinstance(event, HumanResponseEvent):
+            self._prompts -= 1
         receivers = route.receivers if step is None else (self.plan.by_name[step],)
         if not receivers:
             if route.kind != "stream":
@@ -263,22 +366,57 @@ class LiveRun(handle.Run[Any], Timer):
         for k in receivers:
             target = self.actor(k)
             room = None if rooms is None else Room(sender)
-            placed = sender.place(target, item, room) if sender is not None else self._place(target, item, room)
+            try:
+                placed = self._place(self if sender is None else sender, target, item, room)
+            except WorkflowRuntimeError as error:
+                if sender is None or (sender.in_body and self.journal is None):
+                    raise
+                self.fail(error, step=sender.actor.name, own=None if sender.in_body else sender)
+                return
             if not placed and rooms is not None and room is not None:
                 rooms.append(room)
 
-    def _place(self, target: Actor, item: Any, room: Room | None) -> bool:
-        """The same as `Carrier.place`, for the outside."""
-        outbox = self._outside
+    def _place(self, sender: Sender, target: Actor, item: Any, room: Room | None) -> bool:
+        """Puts an item into an inbox, or into the sender's lane to it; whether there was room."""
+        outbox = sender.outbox
+        if target.overflow is not None and self._resolved(target, item):
+            return True
         if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:
             target.push(item)
-            if not target.starting and target.busy < target.limit:
+            if not target.starting and target.busy < target.limit and not self.pending:
                 self.start_carrier(target)
             return True
         if outbox is None:
-            outbox = self._outside = Outbox()
+            outbox = sender.outbox = Outbox()
         outbox.park(target, item, room)
         return False
+
+    def _resolved(self, target: Actor, item: Any) -> bool:
+        """Applies the overflow policy of a step that does not suspend its senders; whether the event is dealt with."""
+        where = f"{self.plan.name}.{target.name}"
+        event = item.event if isinstance(item, Delivery) else item
+        if target.overflow == "fail":
+            if target.n < target.capacity:
+                return False
+            self.drop(event, f"the inbox of {where} was full, and its overflow is 'fail'")
+            raise WorkflowRuntimeError(refusal(target, where, event), code="AF070")
+        try:
+            resolved, dropped, reason = resolve(target, item, where)
+        except Exception as error:
+            self.dead_letter(event, f"conflate of {where} raised {error!r}", None, 0)
+            raise WorkflowRuntimeError(
+                f"the key of overflow=conflate(…) of {where} raised {error!r} on {describe(event)}; it must take each event "
+                "that the step accepts, and give something hashable",
+                code="AF076",
+            ) from error
+        if dropped is not None:
+            self.drop(dropped.event if isinstance(dropped, Delivery) else dropped, reason)
+        return resolved
+
+    def drop(self, event: Event, reason: str) -> None:
+        """An event goes to the dead letters because an inbox was full."""
+        self._dropped += 1
+        self.dead_letter(event, reason, None, 0)
 
     def _nobody(self, event: Event, sender: Carrier | None) -> None:
         """No step accepts an event."""
@@ -318,18 +456,19 @@ class LiveRun(handle.Run[Any], Timer):
         Parks (1995), *Bounded Scheduling of Process Networks*; Geilen and Basten (2003) for local cycles.
         """
         while not self.done:
-            cycle = blocked_cycle(actor, self.actors, self.carriers)
+            cycle = blocked_cycle(actor, self.actors, self.carriers, permits=self.plan.permits)
             if cycle is None:
                 return
             lane, names = cycle
             target = lane.inbox
             assert isinstance(target, Actor)  # noqa: S101
-            if target.n >= target.capacity * INBOX_GROWTH:
+            if target.n >= target.inbox_limit:
                 self.fail(
                     BackpressureDeadlock(
                         f"run {self.run_id} of {self.plan.name}: the steps {', '.join(sorted(names))} wait for room in "
-                        f"each other's inboxes, and {target.name}'s holds {target.n} events already, {INBOX_GROWTH} times "
-                        "its capacity; let them make fewer events than they consume, or raise @step(inbox=…)",
+                        f"each other's inboxes, and {target.name}'s holds {target.n} events already, its inbox_limit: "
+                        f"{waits_for_room(self.carriers)}. Let them make fewer events than they consume, or raise "
+                        "@step(inbox=…) or @step(inbox_limit=…)",
                         code="AF034",
                     )
                 )
@@ -349,28 +488,47 @@ class LiveRun(handle.Run[Any], Timer):
             if not target.starting and target.busy < target.limit:
                 self.start_carrier(target)
 
+    @property
+    def moving(self) -> bool:
+        """Whether the run can still go on by itself."""
+        return bool(self.tasks) or self.pending or any(child.moving for child in self.children or ())
+
     def _quiet(self) -> None:
         """No task is left and the run is not over: it waits for the outside, or can never end."""
-        if self.plan.graph.accepts_external:
-            self.runtime.changed()
+        if self.moving:
             return
-        last = self.last_without_result
-        said = f"{self.plan.name}.{last.name} returned None last" if last is not None else "no step returned anything"
-        kept = [
-            f"{a.name} keeps {len(b.events)} collected event{'s' if len(b.events) > 1 else ''}"
-            + (f" in buffer {name!r}" if name is not None else "")
-            for a in self.actors
-            if a is not None
-            for name, b in (a.buffers or {}).items()
-            if b.events
-        ]
+        parent = self.parent
+        if self._prompts:
+            self._idle(parent)
+            return
+        why = diagnose(self.plan.name, self.last_without_result, self.actors)
+        if self.children or self.plan.graph.accepts_external or self.workflow._actorflow_options.on_stall == "idle":
+            if not self.children:
+                self._say_idle(why)
+            self._idle(parent)
+            return
         self.fail(
             WorkflowStalled(
                 f"run {self.run_id} of {self.plan.name} stalled: nothing is queued or running and no StopEvent came; "
-                f"{'; '.join([said, *kept])}. Return an event there, or a StopEvent",
+                f"{why}. Return an event there, or a StopEvent",
                 code="AF035",
             )
         )
+
+    def _idle(self, parent: LiveRun | None) -> None:
+        self.runtime.changed()
+        if parent is not None and not parent.done:
+            parent._quiet()
+
+    def _say_idle(self, why: str) -> None:
+        """The run could be entered from outside, and nobody is known to do so: it says so at once."""
+        self.hub().publish(WorkflowIdleEvent(reason=why))
+        if not self._idle_said:
+            self._idle_said = True
+            logger.warning(
+                "run %s of %s is idle: only an event from outside can move it; %s", self.run_id, self.plan.name, why,
+                extra={"run_id": self.run_id, "workflow": self.plan.name},
+            )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ ending
     def stop(self, event: StopEvent[Any], own: Carrier | None) -> None:
@@ -413,6 +571,7 @@ class LiveRun(handle.Run[Any], Timer):
     def fire(self) -> None:
         """The run has outlived its timeout."""
         if self.done:
+            self._report_unwinding()
             return
         timeout = self.workflow._actorflow_options.timeout
         active = tuple(sorted({carrier.actor.name for carrier in self.carriers}))
@@ -422,6 +581,17 @@ class LiveRun(handle.Run[Any], Timer):
             code="AF011",
         )
         self._finish(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, None)
+
+    def _report_unwinding(self) -> None:
+        """What still runs `grace` seconds after the run's end, and every `grace` seconds from then on."""
+        for carrier in sorted(self.carriers, key=lambda carrier: carrier.number):
+            logger.warning(
+                "run %s of %s has ended, and %s.%s has not after another %g s; it is at\n%s",
+                self.run_id, self.plan.name, self.plan.name, carrier.actor.name, self.grace, _backend.stack_of(carrier),
+                extra={"run_id": self.run_id, "workflow": self.plan.name},
+            )  # fmt: skip
+        if self.carriers:
+            self.timers.arm(self, self.timers.clock() + self.grace)
 
     def _finish(
         self, event: StopEvent[Any], error: BaseException | None, own: Carrier | None, *, closing: bool = False
@@ -435,20 +605,28 @@ class LiveRun(handle.Run[Any], Timer):
         self.timers.drop(self)
         if self.journal is not None and not closing:
             self._closing = self.journal.append(Record(self.run_id, "closed", value=event))
+        if self.pending:
+            self.runtime.withdraw(self)
         for carrier in self.carriers:
             if carrier is not own and carrier.scope is not None:  # cancelling one's own scope costs 20 µs
                 carrier.scope.cancel()
-        if not self.tasks:
-            self._conclude()
+        for child in tuple(self.children or ()):
+            child.cancel("the run that started it ended", closing=closing)
+        if self.tasks > (own is not None) and self.timers is not None:
+            self.timers.arm(self, self.timers.clock() + self.grace)
+        self._task_over(0)
 
     def left(self, carrier: Carrier) -> None:
         """A carrier's task has ended."""
-        self.tasks -= 1
+        self._task_over(1)
+
+    def _task_over(self, n: int) -> None:
+        self.tasks -= n
         if not self.tasks:
-            if self.done:
-                self._conclude()
-            else:
+            if not self.done:
                 self._quiet()
+            elif not self.children:
+                self._conclude()
 
     def _conclude(self) -> None:
         """Everything has ended: the terminal event leaves, once it is durable."""
@@ -465,7 +643,7 @@ class LiveRun(handle.Run[Any], Timer):
                 for item in actor.close():
                     self.count_unhandled(item)
         while self._recorded:
-            self._hub().publish(self._recorded.popleft()[1])
+            self.hub().publish(self._recorded.popleft()[1])
         assert self._terminal is not None  # noqa: S101
         if self._stream is not None:
             self._stream.close(self._terminal)
@@ -476,7 +654,58 @@ class LiveRun(handle.Run[Any], Timer):
             self._alarm = _Alarm(self.plan.name, self.run_id, error)
         if self._ended is not None:
             self._ended.set()
+        self.timers.drop(self)
         self.runtime.forget(self)
+        if self.parent is not None:
+            self.parent.child_ended(self)
+
+    # ------------------------------------------------------------------------------------------------ child runs
+    def adopt_child(self, child: LiveRun, starter: Execution) -> None:
+        """A body of this run has started a run: it ends with this one, and its failure is this one's."""
+        child.parent, child.starter = self, starter
+        if self.children is None:
+            self.children = set()
+        self.children.add(child)
+        if starter.children is None:
+            starter.children = []
+        starter.children.append(child)
+
+    def disown(self) -> None:
+        """The run belongs to its runtime: neither to those who await it nor to a run whose body started it."""
+        self.owned = False
+        parent, self.parent = self.parent, None
+        if parent is not None:
+            assert parent.children is not None  # noqa: S101
+            parent.children.discard(self)
+            if self.starter is not None and self.starter.children is not None:
+                self.starter.children.remove(self)
+            self.starter = None
+
+    def abandoned_failure(self) -> BaseException | None:
+        """What the run failed with, if it has and nobody has looked."""
+        if self._alarm is None or not self._alarm.text:
+            return None
+        return self._result_error
+
+    def child_failed(self, child: ChildRun) -> None:
+        """A run that a body of this one started has failed, and the body has not looked: it is this run's failure."""
+        assert isinstance(child, LiveRun)  # noqa: S101
+        error = child.abandoned_failure()
+        child._observed()
+        if error is not None and not self.done:
+            error.add_note(
+                f"in run {child.run_id} of {child.plan.name}, a child of run {self.run_id} of {self.plan.name}"
+            )
+            self.fail(error)
+
+    def child_ended(self, child: LiveRun) -> None:
+        """A child and all that it started have ended."""
+        if self.children is not None:
+            self.children.discard(child)
+        if child.starter is None and not self.done:
+            self.child_failed(child)
+        if not self.tasks:
+            self._task_over(0)
 
     async def _conclude_durable(self) -> None:
         try:
@@ -484,12 +713,11 @@ class LiveRun(handle.Run[Any], Timer):
                 await self.journal.sync(self._closing)
         finally:
             self._closing = 0
-            self.tasks -= 1
-            if not self.tasks:
-                self._conclude()
+            self._task_over(1)
 
     # ------------------------------------------------------------------------------------------------ publishing
-    def _hub(self) -> Hub:
+    def hub(self) -> Hub:
+        """The stream's buffer, made when first needed."""
         if self._stream is None:
             self._stream = Hub()
             if self._concluded and self._terminal is not None:
@@ -498,6 +726,7 @@ class LiveRun(handle.Run[Any], Timer):
 
     def publish(self, event: Event) -> None:
         """Writes to the run's stream."""
+        self.check_thread()
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(
                 f"write_event_to_stream got {event!r} ({type(event).__name__}), not an event", code="AF036"
@@ -507,7 +736,7 @@ class LiveRun(handle.Run[Any], Timer):
                 f"run {self.run_id} of {self.plan.name} is over and its stream has ended; publish before the StopEvent",
                 code="AF037",
             )
-        self._hub().publish(event)
+        self.hub().publish(event)
         if self.hooks.event_published is not None:
             self.hooks.event_published(self.run_id, event)
 
@@ -534,12 +763,7 @@ class LiveRun(handle.Run[Any], Timer):
                     self.publish(self._recorded.popleft()[1])
         finally:
             self._publishing = False
-            self.tasks -= 1
-            if not self.tasks:
-                if self.done:
-                    self._conclude()
-                else:
-                    self._quiet()
+            self._task_over(1)
 
     # ------------------------------------------------------------------------------------------------ the handle
     @property
@@ -563,6 +787,11 @@ class LiveRun(handle.Run[Any], Timer):
     def dead_letters(self) -> Sequence[DeadLetter]:
         """The newest events that nobody handled."""
         return tuple(self.dead or ())
+
+    @property
+    def dropped(self) -> int:
+        """How many events full inboxes have dropped."""
+        return self._dropped
 
     @property
     def unhandled(self) -> int:
@@ -624,13 +853,13 @@ class LiveRun(handle.Run[Any], Timer):
         self._observed()
         return self._terminal
 
-    def stream_events(self, *, after: int | None = None) -> Stream:
+    def stream_events(self, expose_internal: bool = False, *, after: int | None = None) -> Stream:
         """The events that the run publishes."""
-        hub = self._hub()
+        hub = self.hub()
         if after is not None:
-            return Stream(hub, after + 1)
+            return Stream(hub, after + 1, internal=expose_internal)
         cursor = hub.first if hub.resume is None else hub.resume
-        return Stream(hub, cursor)
+        return Stream(hub, cursor, internal=expose_internal)
 
     async def send_event(self, event: Event, step: str | None = None) -> None:
         """Sends an event into the run and waits for room."""
@@ -643,8 +872,10 @@ class LiveRun(handle.Run[Any], Timer):
         await self._wait(owning=False)
 
     def __repr__(self) -> str:
-        if not self.done:
-            status = "running" if self.tasks else "idle"
+        if self.pending:
+            status = "pending"
+        elif not self.done:
+            status = "running" if self.moving else "idle"
         else:
             status = type(self._terminal).__name__ if self._concluded else "ending"
         return f"<Run {self.run_id} of {self.plan.name}: {status}>"
@@ -672,7 +903,12 @@ class LiveRun(handle.Run[Any], Timer):
         if self.done:
             self._over()
         self.check(event, step)
-        outbox = self._outside
+        if self.pending:
+            if self._early is None:
+                self._early = []
+            self._early.append((event, step))
+            return
+        outbox = self.outbox
         if outbox is not None and outbox.parked >= OUTBOX_LIMIT:
             raise WorkflowRuntimeError(
                 f"run {self.run_id} of {self.plan.name} has {outbox.parked} events from outside parked because the "
@@ -685,6 +921,10 @@ class LiveRun(handle.Run[Any], Timer):
         """Sends from outside and waits for room, and with a journal until it is durable."""
         if self.done:
             self._over()
+        if self.pending:
+            self.post(event, step)
+            await checkpoint()
+            return
         self.check(event, step)
         rooms: list[Room] = []
         record = self._journalled(event, step)

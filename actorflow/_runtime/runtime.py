@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,6 +36,8 @@ class Runtime:
         instruments: Told what happens in the runs.
         turns: The simulator's gate around every task; None outside of simulations.
         journal: Where runs are recorded; None to record nothing, which costs nothing.
+        limits: How many executions of the steps with ``@step(limit=name)`` may go on at once in all runs, by name.
+        grace: Seconds after which what does not end though its run has is reported, with its stack.
 
     Example:
         >>> from actorflow import Runtime, StartEvent, StopEvent, Workflow, step
@@ -58,8 +60,16 @@ class Runtime:
         instruments: Sequence[Instrument] = (),
         turns: Turns | None = None,
         journal: Journal | None = None,
+        limits: Mapping[str, int] | None = None,
+        grace: float = 5.0,
     ) -> None:
-        self._keeper = Keeper(instruments, turns, journal)
+        given: Mapping[str, object] = limits or {}
+        for name, total in given.items():
+            if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+                raise WorkflowRuntimeError(
+                    f"Runtime got limits={{{name!r}: {total!r}}}; give a whole number of at least 1", code="AF074"
+                )
+        self._keeper = Keeper(instruments, turns, journal, limits, grace)
         self._token: Token[Keeper | None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,7 +109,7 @@ class Runtime:
         finally:
             _current.reset(token)
         assert isinstance(run, LiveRun)  # noqa: S101
-        run.owned = False
+        run.disown()
         if keeper.journal is not None:
             await keeper.journal.sync(run.created)
         return run
@@ -124,8 +134,8 @@ def _keeper_here(workflow: str) -> Keeper:
     entry = _attached.get(key)
     if entry is not None and not entry[0].closed:
         return entry[0]
-    keeper = Keeper((), None, None)
-    keeper.timers.clock = _backend.clock()
+    keeper = Keeper()
+    keeper.enter_loop()
     keeper.timers.watched = True  # by its one task, when that begins
     _attached[key] = (keeper, copy_context().run(_detach, keeper))
     return keeper
@@ -143,7 +153,9 @@ class RuntimeLauncher:
 
     def start(self, workflow: Any, start_event: Event, context: Any, run_id: str | None, /) -> Run[Any]:
         """Starts a run in the caller's event loop."""
-        return _keeper_here(type(workflow).__name__).launch(workflow, start_event, context, run_id)
+        return _keeper_here(type(workflow).__name__).launch(
+            workflow, start_event, context, run_id, current_execution.get()
+        )
 
     def run_sync(self, main: Callable[[], Awaitable[T]], backend: str, /) -> T:
         """Runs `main` in a new event loop."""

@@ -11,7 +11,7 @@ import anyio.lowlevel
 
 from actorflow import handle
 from actorflow.errors import StreamLagged
-from actorflow.events import Event
+from actorflow.events import Event, InternalEvent
 
 __all__ = ["Hub", "Stream"]
 
@@ -92,11 +92,12 @@ class Hub:
 class Stream(handle.Stream):
     """One reader's view of a `Hub`; the public contract is `actorflow.handle.Stream`."""
 
-    __slots__ = ("__weakref__", "_cursor", "_hub")
+    __slots__ = ("__weakref__", "_cursor", "_hub", "internal")
 
-    def __init__(self, hub: Hub, cursor: int) -> None:
+    def __init__(self, hub: Hub, cursor: int, *, internal: bool = False) -> None:
         self._hub = hub
         self._cursor = cursor
+        self.internal = internal
 
     @property
     def cursor(self) -> int:
@@ -138,10 +139,15 @@ class _Reader:
         if not self.cursor & 31:
             # A reader that is always behind would otherwise never let anyone run, nor be cancelled.
             await anyio.lowlevel.checkpoint()
-        while self.cursor >= hub.end:
-            if hub.closed:
-                raise StopAsyncIteration
-            await hub.wait()
+        internal = self._stream.internal
+        while True:
+            while self.cursor >= hub.end:
+                if hub.closed:
+                    raise StopAsyncIteration
+                await hub.wait()
+            if internal or self.cursor < hub.first or not isinstance(hub.get(self.cursor), InternalEvent):
+                break
+            self.cursor += 1
         if self.cursor < hub.first:
             missed, self.cursor = hub.first - self.cursor, hub.first
             self._stream.moved(self.cursor)
