@@ -1,20 +1,13 @@
 """Events, the typed immutable messages of a workflow: how they are made, read, compared and shown.
 
-A subclass of `Event` becomes a frozen, keyword-only attrs class by being written down. Its constructor is compiled
-once, at the first construction, when forward references can be resolved: it explains unknown and missing fields and
-checks the simply typed ones in the same pass, at about the price of attrs' own constructor.
+A subclass of `Event` becomes a frozen, keyword-only attrs class by being written down; `actorflow._fields` compiles its
+constructor. A class with a machinery of its own (pydantic, msgspec, a decorator's) keeps it.
 """
 
 from __future__ import annotations
 
-import copy
-import difflib
 import enum
-import functools
-import inspect
-import sys
 import types
-import typing
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from datetime import datetime
 from typing import (
@@ -23,8 +16,6 @@ from typing import (
     ClassVar,
     Generic,
     Literal,
-    NamedTuple,
-    TypeAlias,
     cast,
     dataclass_transform,
     overload,
@@ -32,7 +23,17 @@ from typing import (
 
 import attrs
 from attrs.exceptions import FrozenInstanceError
-from typing_extensions import TypeAliasType, TypeVar, is_protocol, is_typeddict
+from typing_extensions import TypeVar
+
+from actorflow._fields import (
+    Attribute,
+    attributes,
+    copy_mutable_defaults,
+    install_constructor,
+    no_field,
+    safe_repr,
+    shorten,
+)
 
 __all__ = [
     "Event",
@@ -49,8 +50,6 @@ __all__ = [
     "is_dynamic",
 ]
 
-_Attribute: TypeAlias = "attrs.Attribute[Any]"
-
 T_co = TypeVar("T_co", covariant=True, default=Any)
 
 
@@ -66,7 +65,7 @@ _DYNAMIC = _Kind.DYNAMIC  # read often: a module's name is found faster than a m
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 
-def _hide_from_subclasses(_cls: type, fields: list[_Attribute]) -> list[_Attribute]:
+def _hide_from_subclasses(_cls: type, fields: list[Attribute]) -> list[Attribute]:
     # attrs collects from a base only what the base did not inherit itself.
     return [field.evolve(inherited=True) for field in fields]
 
@@ -153,7 +152,7 @@ class Event(_Constructor):
                 # A property that failed with an AttributeError leads here: have it say so itself.
                 return object.__getattribute__(self, name)
             near = [*field_values(self), *(word for word in dir(type(self)) if not word.startswith("_"))]
-            raise AttributeError(_no_field(type(self), name, [*field_values(self)], near), name=name, obj=self)
+            raise AttributeError(no_field(type(self), name, [*field_values(self)], near), name=name, obj=self)
 
         def keys(self) -> KeysView[str]:
             """Names of the dynamic fields; of the declared ones in a subclass."""
@@ -173,7 +172,7 @@ class Event(_Constructor):
             return dynamic[key]
         if key in _declared(type(self)):
             return getattr(self, key)
-        raise KeyError(_no_field(type(self), key, [*field_values(self)]))
+        raise KeyError(no_field(type(self), key, [*field_values(self)]))
 
     def get(self, key: str, default: Any = None) -> Any:  # a dynamic field can be anything
         """Reads a field by name.
@@ -245,49 +244,20 @@ def _leave_alone(cls: type[Event]) -> None:
 
 def _build(cls: type[Event], *, dynamic: bool) -> None:
     """Makes an attrs class, in place; all but the dynamic ones get a compiled constructor."""
-    target = "__attrs_init__" if "__init__" in vars(cls) else "__init__"
     if dynamic:
         attrs.define(
             cls, slots=False, frozen=True, kw_only=True, init=False, eq=False, repr=False, field_transformer=_add_data
         )
     else:
-        attrs.define(cls, slots=False, frozen=True, kw_only=True, init=False, field_transformer=_copy_mutable_defaults)
+        attrs.define(cls, slots=False, frozen=True, kw_only=True, init=False, field_transformer=copy_mutable_defaults)
     _freeze(cls)
     cls.__event_kind__ = _Kind.DYNAMIC if dynamic else _Kind.STRICT
     if not dynamic:
-        attrs_init: Callable[..., None] = cast("Any", cls).__attrs_init__
-
-        def first(self: Event, *positional: object, **fields: object) -> None:
-            compiled = _dress(_compile(cls, attrs_init), attrs_init, cls, target)
-            compiled(self, *positional, **fields)
-
-        _dress(first, attrs_init, cls, target)
+        install_constructor(cls)
 
 
-def _dress(init: Callable[..., None], attrs_init: Callable[..., None], cls: type, name: str) -> Callable[..., None]:
-    """Puts a constructor into its class, with the signature that attrs wrote."""
-    init.__name__, init.__qualname__, init.__module__ = name, f"{cls.__qualname__}.{name}", cls.__module__
-    init.__annotations__ = attrs_init.__annotations__
-    cast("Any", init).__signature__ = inspect.signature(attrs_init)
-    setattr(cls, name, init)
-    return init
-
-
-def _add_data(_cls: type, fields: list[_Attribute]) -> list[_Attribute]:
-    return [*fields, *_attributes(Event)]
-
-
-def _attributes(cls: type[Event]) -> tuple[_Attribute, ...]:
-    return cast("tuple[_Attribute, ...]", attrs.fields(cls))
-
-
-def _copy_mutable_defaults(_cls: type, fields: list[_Attribute]) -> list[_Attribute]:
-    return [
-        field.evolve(default=attrs.Factory(functools.partial(copy.deepcopy, field.default)))
-        if type(field.default) in (list, dict, set)
-        else field
-        for field in fields
-    ]
+def _add_data(_cls: type, fields: list[Attribute]) -> list[Attribute]:
+    return [*fields, *attributes(Event)]
 
 
 def _refuse_set(self: Event, name: str, value: object) -> None:
@@ -491,10 +461,10 @@ def describe(event: Event, limit: int = 120) -> str:
         text = repr(event)
     except Exception:  # noqa: BLE001 - a message about an event must not fail because of the event
         try:
-            text = _show(event, _safe_repr)
+            text = _show(event, safe_repr)
         except Exception:  # noqa: BLE001 - an event that is not finished, say
             text = f"<unprintable {type(event).__name__}>"
-    return _shorten(text, limit)
+    return shorten(text, limit)
 
 
 # -- reading and showing
@@ -530,235 +500,9 @@ def _show(event: Event, show: Callable[[object], str]) -> str:
     return f"{type(event).__qualname__.rsplit('>.', 1)[-1]}({inner})"
 
 
-def _safe_repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - see describe
-        return f"<unprintable {type(value).__name__}>"
-
-
-def _shorten(text: str, limit: int) -> str:
-    line = " ".join(part.strip() for part in text.splitlines())
-    return line if len(line) <= limit else f"{line[: max(limit - 1, 0)]}…"
-
-
-# -- saying what is wrong
-
-
-def _no_field(cls: type, name: str, fields: Sequence[str], candidates: Sequence[str] = ()) -> str:
-    near = difflib.get_close_matches(name, candidates or fields, 1)
-    if near:
-        return f"{cls.__name__} has no field {name!r}; did you mean {near[0]!r}?"
-    have = f"its fields are {', '.join(map(repr, fields))}" if fields else "it has no fields"
-    return f"{cls.__name__} has no field {name!r}; {have}"
-
-
 def _immutable(event: Event, verb: str, name: str) -> FrozenInstanceError:
     cls = type(event)
     remedy = f"attrs.evolve(event, {name}=...) makes a changed copy"
     message = f"{cls.__name__} is immutable, cannot {verb} {name!r}; {remedy}"
     # Its __init__ takes no message of ours; BaseException's __new__ does.
     return FrozenInstanceError.__new__(FrozenInstanceError, message)
-
-
-def _mismatch(
-    cls: type,
-    names: Mapping[str, _Attribute],
-    positional: Sequence[object],
-    unknown: Mapping[str, object],
-    given: Mapping[str, object],
-) -> TypeError:
-    """Explains why the arguments do not fit: all that is unknown, then all that is missing and not just misspelt."""
-    if positional:
-        fields = ", ".join(f"{name}=..." for name in names)
-        return TypeError(f"{cls.__name__} takes its fields by keyword: {cls.__name__}({fields})")
-    lines = [_no_field(cls, name, list(names)) for name in unknown]
-    missing = [
-        f"{name!r} ({_type_name(field.type)})"
-        for name, field in names.items()
-        if field.default is attrs.NOTHING
-        and given[name] is attrs.NOTHING
-        and not any(line.endswith(f"did you mean {name!r}?") for line in lines)
-    ]
-    if missing:
-        lines.append(f"{cls.__name__} needs field{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
-    return TypeError("\n".join(lines))
-
-
-def _type_name(annotation: object) -> str:
-    if isinstance(annotation, str):
-        return annotation
-    if isinstance(annotation, type) and not typing.get_args(annotation):
-        return annotation.__name__
-    return "any value" if annotation is None else repr(annotation).replace("typing.", "")
-
-
-# -- compiling constructors
-
-
-class _Check(NamedTuple):
-    """What a value must be: an instance of one of the types, or one of the literal values."""
-
-    types: tuple[type, ...] = ()
-    values: tuple[tuple[type, object], ...] = ()
-
-    def fits(self, value: object) -> bool:
-        return isinstance(value, self.types) or (type(value), value) in self.values
-
-
-def _compile(cls: type[Event], attrs_init: Callable[..., None]) -> Callable[..., None]:
-    """Writes the constructor of a class: fields by keyword, a test for mistakes, a test for wrong types, the stores.
-
-    Mistakes are told apart only once there is one. Where a class uses no more of attrs than plain defaults and
-    factories the values are stored here, else attrs' own constructor is called: that second call costs a third more.
-    """
-    names = {cast("str", field.alias): field for field in _attributes(cls) if field.init}
-    checks = {name: check for name, field in names.items() if (check := _check_of(cls, field))}
-    space: dict[str, Any] = {
-        "_af_NOTHING": attrs.NOTHING, "_af_isinstance": isinstance, "_af_type": type, "_af_attrs_init": attrs_init,
-    }  # fmt: skip
-    parameters: list[str] = []
-    mistakes = ["_af_positional", "_af_unknown"]
-    wrongs: list[str] = []
-    for number, (name, field) in enumerate(names.items()):
-        default = field.default
-        made = _is_factory(default)
-        space[f"_af_default{number}"] = attrs.NOTHING if made else default
-        parameters.append(f"{name}=_af_default{number}")
-        if default is attrs.NOTHING:
-            mistakes.append(f"{name} is _af_NOTHING")
-        if name in checks:
-            wrongs.append(_condition(name, number, checks[name], space, optional=made))
-
-    def mistake(positional: Sequence[object], unknown: Mapping[str, object], given: Mapping[str, object]) -> TypeError:
-        return _mismatch(cls, names, positional, unknown, given)
-
-    def verify(given: Mapping[str, object]) -> None:
-        _verify(cls, names, checks, given)
-
-    space |= {"_af_mistake": mistake, "_af_verify": verify}
-    given = f"{{{', '.join(f'{name!r}: {name}' for name in names)}}}"
-    lines = [
-        f"def __init__({', '.join(['self', '*_af_positional', *parameters, '**_af_unknown'])}):",
-        f"    if {' or '.join(mistakes)}:",
-        f"        raise _af_mistake(_af_positional, _af_unknown, {given})",
-    ]
-    if wrongs:
-        lines += [f"    if not ({' and '.join(wrongs)}):", f"        _af_verify({given})"]
-    lines += _stores(cls, names, space)
-    exec("\n".join(lines), space)  # noqa: S102 - made of field names, which are identifiers
-    return cast("Callable[..., None]", space["__init__"])
-
-
-def _stores(cls: type[Event], names: Mapping[str, _Attribute], space: dict[str, Any]) -> list[str]:
-    plain = not hasattr(cls, "__attrs_pre_init__") and not hasattr(cls, "__attrs_post_init__")
-    for field in _attributes(cls):
-        plain = plain and field.init and not _has_converter(field) and field.validator is None
-        plain = plain and not getattr(field.default, "takes_self", False)
-        plain = plain and not inspect.isdatadescriptor(getattr(cls, field.name, None))  # a slot of a mixin
-    if not plain:
-        return [f"    _af_attrs_init(self, {', '.join(f'{name}={name}' for name in names)})"]
-    lines = ["    _af_fields = self.__dict__"]
-    for number, (name, field) in enumerate(names.items()):
-        value = name
-        if _is_factory(field.default):
-            space[f"_af_factory{number}"] = cast("Any", field.default).factory
-            value = f"{name} if {name} is not _af_NOTHING else _af_factory{number}()"
-        lines.append(f"    _af_fields[{field.name!r}] = {value}")
-    return lines
-
-
-def _has_converter(field: _Attribute) -> bool:
-    return cast("Any", field).converter is not None
-
-
-def _is_factory(default: object) -> bool:
-    return isinstance(default, cast("type", attrs.Factory))
-
-
-def _condition(name: str, number: int, check: _Check, space: dict[str, Any], *, optional: bool) -> str:
-    """Writes the test of one value; what only the slow `_verify` can tell fails it."""
-    tests: list[str] = []
-    if check.types:
-        space[f"_af_types{number}"] = check.types[0] if len(check.types) == 1 else check.types
-        tests.append(f"_af_isinstance({name}, _af_types{number})")
-    if check.values:
-        space[f"_af_values{number}"] = check.values
-        tests.append(f"(_af_type({name}), {name}) in _af_values{number}")
-    if optional:
-        tests.append(f"{name} is _af_NOTHING")
-    return tests[0] if len(tests) == 1 else f"({' or '.join(tests)})"
-
-
-def _verify(
-    cls: type, names: Mapping[str, _Attribute], checks: Mapping[str, _Check], given: Mapping[str, object]
-) -> None:
-    """Raises for all values of a wrong type; a default is what the author wrote, `text: str = None` too."""
-    wrong = [
-        f"{cls.__name__}.{names[name].name} must be {_type_name(names[name].type)}, got {_got(given[name])}"
-        for name, check in checks.items()
-        if given[name] is not names[name].default
-        and not (_is_factory(names[name].default) and given[name] is attrs.NOTHING)
-        and not check.fits(given[name])
-    ]
-    if wrong:
-        raise TypeError("\n".join(wrong))
-
-
-def _got(value: object) -> str:
-    return "None" if value is None else f"{type(value).__name__} ({_shorten(_safe_repr(value), 60)})"
-
-
-def _check_of(cls: type[Event], field: _Attribute) -> _Check | None:
-    return None if _has_converter(field) else _allowed(_resolve(cls, field))
-
-
-def _resolve(cls: type[Event], field: _Attribute) -> Any:
-    """Evaluates a field's annotation where it was written; Any where that fails."""
-    owner = next(
-        base
-        for base in cls.__mro__
-        if any(own.name == field.name and not own.inherited for own in vars(base).get("__attrs_attrs__", ()))
-    )
-    holder = types.SimpleNamespace(__annotations__={"field": field.type})
-    module = sys.modules.get(owner.__module__)
-    try:
-        hints = typing.get_type_hints(holder, vars(module) if module else {}, dict(vars(owner)), include_extras=True)
-    except Exception:  # noqa: BLE001 - an annotation is any expression; one we cannot read is not checked
-        return Any
-    return hints["field"]
-
-
-def _allowed(hint: Any) -> _Check | None:
-    """Tells what an annotation allows; None where that is not a question of plain classes and values."""
-    origin: Any = typing.get_origin(hint)
-    arguments: tuple[object, ...] = typing.get_args(hint)
-    if origin is typing.Annotated or origin is typing.Final:
-        return _allowed(arguments[0])
-    if origin is Literal:
-        return _Check(values=tuple((type(value), value) for value in arguments))
-    if origin is typing.Union or origin is types.UnionType:
-        members = [_allowed(argument) for argument in arguments]
-        known = [member for member in members if member]
-        if len(known) < len(members):
-            return None
-        return _Check(
-            types=tuple(cls for member in known for cls in member.types),
-            values=tuple(value for member in known for value in member.values),
-        )
-    if isinstance(hint, typing.NewType):
-        return _allowed(hint.__supertype__)
-    if isinstance(hint, TypeAliasType):
-        return _allowed(hint.__value__)
-    cls: Any = origin or hint
-    if not isinstance(cls, type) or is_protocol(cls) or is_typeddict(cls):
-        return None
-    try:
-        isinstance(None, cls)
-    except TypeError:  # Any is a class, too
-        return None
-    return _Check(types=_PROMOTED.get(cls, (cls,)))
-
-
-# What type checkers let pass, too.
-_PROMOTED: Mapping[type, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}

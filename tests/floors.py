@@ -20,6 +20,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "words": (
         ("errors",),
+        ("_fields",),
         ("events",),
         ("retry",),
         ("supervision", "resources"),
