@@ -50,16 +50,20 @@ def copy_mutable_defaults(_cls: type, fields: list[Attribute]) -> list[Attribute
 # -- compiling constructors
 
 
-def install_constructor(cls: type) -> None:
+def install_constructor(cls: type, settle: Callable[[], Callable[..., None] | None]) -> None:
     """Gives an attrs class its constructor, to be compiled by the first construction.
 
     It becomes ``__init__``, or takes the place of ``__attrs_init__`` where the class has an ``__init__`` of its own.
+
+    Args:
+        cls: The class.
+        settle: Called before the constructor is compiled; may give one that is to be used instead.
     """
     target = "__attrs_init__" if "__init__" in vars(cls) else "__init__"
     attrs_init: Callable[..., None] = cast("Any", cls).__attrs_init__
 
     def first(self: object, *positional: object, **fields: object) -> None:
-        compiled = _dress(_compile(cls, attrs_init), attrs_init, cls, target)
+        compiled = settle() or _dress(_compile(cls, attrs_init), attrs_init, cls, target)
         compiled(self, *positional, **fields)
 
     _dress(first, attrs_init, cls, target)

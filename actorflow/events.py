@@ -34,6 +34,7 @@ from actorflow._fields import (
     safe_repr,
     shorten,
 )
+from actorflow._foreign import REPLACED, attrs_field, field_names, is_model, made_by_decorator
 
 __all__ = [
     "Event",
@@ -70,6 +71,15 @@ def _hide_from_subclasses(_cls: type, fields: list[Attribute]) -> list[Attribute
     return [field.evolve(inherited=True) for field in fields]
 
 
+class _ModelConfig:
+    """A pydantic model takes its defaults from every base that has a ``model_config``: events are frozen."""
+
+    def __get__(self, instance: Event | None, owner: type) -> dict[str, bool]:
+        if instance is not None:  # a dynamic field may have this name
+            raise AttributeError(no_field(owner, "model_config", [*field_values(instance)]))
+        return {"frozen": True}
+
+
 class _Constructor:
     """Event's own constructor, in a base of its own: msgspec accepts no base that defines one."""
 
@@ -102,8 +112,11 @@ class Event(_Constructor):
     ``get`` and the others read the declared fields. Type checkers see ``[]`` and ``get`` only, so that they find a
     misspelt attribute, and so that a field may be called ``items``: a declared field wins over a method of its name.
 
-    A pydantic model or msgspec struct that also derives from `Event` keeps its own machinery. For a class made by a
-    decorator (`attrs.define`, `dataclasses.dataclass`) say ``class Draft(Event, builder=None)``.
+    A class may have another builder: a decorator (`attrs.frozen`, `dataclasses.dataclass`), or a pydantic model or
+    msgspec struct as the other base. Constructor, checks, comparison and repr are the builder's then; reading by name
+    stays. Such events are as immutable as they are declared: say ``frozen=True``, for pyright of a pydantic model too,
+    which is frozen unless its ``model_config`` says otherwise. Of two bases put the model or struct first. With
+    ``class Draft(Event, builder=None)`` a decorator finds none of our methods in the class: for ``eq=False``, say.
 
     Example:
         >>> class Draft(Event):
@@ -121,6 +134,7 @@ class Event(_Constructor):
     __event_kind__: ClassVar[_Kind] = _Kind.DYNAMIC
 
     if not TYPE_CHECKING:
+        model_config = _ModelConfig()
         # A field, for attrs.evolve; the alias keeps `data` free for users.
         _data: dict[str, Any] = attrs.field(factory=dict, alias="_data")
 
@@ -132,11 +146,11 @@ class Event(_Constructor):
         **options: Any,  # a foreign model's own class keywords
     ) -> None:
         super().__init_subclass__(**options)
+        for base in cls.__mro__[1:]:
+            _hand_over(base)
         if "__event_kind__" in vars(cls):
-            # attrs and dataclasses create a slotted class a second time from its dict.
-            if cls.__event_kind__ is _Kind.STRICT:
-                remedy = f"drop the decorator, or say `class {cls.__name__}(..., builder=None)`"
-                raise TypeError(f"{cls.__name__} is already built by Event; {remedy}")
+            # attrs and dataclasses create a slotted class a second time, from its dict.
+            _hand_over(cls)
         elif builder is None or _is_foreign(cls):
             _leave_alone(cls)
         else:
@@ -151,8 +165,12 @@ class Event(_Constructor):
             if name.startswith("__") or hasattr(type(self), name):
                 # A property that failed with an AttributeError leads here: have it say so itself.
                 return object.__getattribute__(self, name)
-            near = [*field_values(self), *(word for word in dir(type(self)) if not word.startswith("_"))]
-            raise AttributeError(no_field(type(self), name, [*field_values(self)], near), name=name, obj=self)
+            fields = [*_declared(type(self)), *dynamic]
+            near = [*fields, *(word for word in dir(type(self)) if not word.startswith("_"))]
+            raise AttributeError(no_field(type(self), name, fields, near), name=name, obj=self)
+
+        def __iter__(self) -> Iterator[str]:  # pydantic's is another
+            return iter(_items(self))
 
         def keys(self) -> KeysView[str]:
             """Names of the dynamic fields; of the declared ones in a subclass."""
@@ -186,9 +204,6 @@ class Event(_Constructor):
     def __contains__(self, key: object) -> bool:
         return key in _dynamic_fields(self) or key in _declared(type(self))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(_items(self))
-
     def __len__(self) -> int:
         return len(_items(self))
 
@@ -212,14 +227,8 @@ class Event(_Constructor):
 # -- making classes
 
 
-_FOREIGN_PACKAGES = frozenset({"pydantic", "msgspec"})
-
-
 def _is_foreign(cls: type[Event]) -> bool:
-    return any(
-        getattr(base, "__event_kind__", None) is _Kind.FOREIGN or base.__module__.partition(".")[0] in _FOREIGN_PACKAGES
-        for base in cls.__mro__[1:]
-    )
+    return is_model(cls) or any(getattr(base, "__event_kind__", None) is _Kind.FOREIGN for base in cls.__mro__[1:])
 
 
 class _Absent:
@@ -231,15 +240,27 @@ class _Absent:
 
 def _leave_alone(cls: type[Event]) -> None:
     """Gets Event's machinery out of the way of a class that brings its own."""
-    if not any(getattr(base, "__event_kind__", None) is _Kind.FOREIGN for base in cls.__mro__[1:]):
+    if "__attrs_attrs__" not in vars(cls) and not any(
+        getattr(base, "__event_kind__", None) is _Kind.FOREIGN for base in cls.__mro__[1:]
+    ):
         setattr(cls, "__attrs_attrs__", _Absent())  # noqa: B010 - else attrs.has() and cattrs take Event's for its own
     cls.__event_kind__ = _Kind.FOREIGN
+    if "__event_fields__" in vars(cls):
+        type.__delattr__(cls, "__event_fields__")
     strangers: list[type] = [base for base in cls.__mro__ if not issubclass(base, _Constructor) and base is not object]
     for name, method in (vars(_Constructor) | vars(Event)).items():
         if isinstance(method, types.FunctionType) and getattr(cls, name) is method:
             own = next((vars(base)[name] for base in strangers if name in vars(base)), method)
             if own is not method:
                 setattr(cls, name, own)
+    config: object = getattr(cls, "model_config", None)
+    if cls.__hash__ is None and isinstance(config, dict) and config.get("frozen"):
+        # pydantic would add it, but not where the first base has one.
+        type.__setattr__(cls, "__hash__", _hash_fields)
+
+
+def _hash_fields(self: Event) -> int:
+    return hash((type(self), *field_values(self).values()))
 
 
 def _build(cls: type[Event], *, dynamic: bool) -> None:
@@ -248,12 +269,50 @@ def _build(cls: type[Event], *, dynamic: bool) -> None:
         attrs.define(
             cls, slots=False, frozen=True, kw_only=True, init=False, eq=False, repr=False, field_transformer=_add_data
         )
-    else:
-        attrs.define(cls, slots=False, frozen=True, kw_only=True, init=False, field_transformer=copy_mutable_defaults)
+        _freeze(cls)
+        cls.__event_kind__ = _Kind.DYNAMIC
+        return
+    written = dict(vars(cls))
+    for name, value in written.items():
+        if (field := attrs_field(value)) is not None:
+            type.__setattr__(cls, name, field)
+    attrs.define(cls, slots=False, frozen=True, kw_only=True, init=False, field_transformer=copy_mutable_defaults)
     _freeze(cls)
-    cls.__event_kind__ = _Kind.DYNAMIC if dynamic else _Kind.STRICT
-    if not dynamic:
-        install_constructor(cls)
+    cls.__event_kind__ = _Kind.STRICT
+    # A decorator may follow, which reads the defaults. They leave the class, as is the way of attrs, once none can.
+    defaults = {field.name: written[field.name] for field in attributes(cls) if field.name in written}
+    for name, value in defaults.items():
+        type.__setattr__(cls, name, value)
+
+    def settle() -> Callable[..., None] | None:
+        if _hand_over(cls):
+            return cast("Callable[..., None]", cls.__init__)
+        for name, value in defaults.items():
+            if vars(cls).get(name) is value:
+                type.__delattr__(cls, name)
+        return None
+
+    install_constructor(cls, settle)
+    made = {name: vars(cls)[name] for name in REPLACED if name in vars(cls) and name not in written}
+    type.__setattr__(cls, "__event_built__", {**made, "__attrs_attrs__": vars(cls)["__attrs_attrs__"]})
+
+
+def _hand_over(cls: type) -> bool:
+    """Leaves a class to the decorator that has followed; says whether there was one."""
+    built: dict[str, Any] | None = vars(cls).get("__event_built__")
+    made = None if built is None else made_by_decorator(cls, built)
+    if built is None or made is None:
+        return False
+    type.__delattr__(cls, "__event_built__")
+    if vars(cls)["__attrs_attrs__"] is built["__attrs_attrs__"]:
+        type.__delattr__(cls, "__attrs_attrs__")
+    for name in built.keys() - {"__attrs_attrs__"}:
+        if name in made:
+            type.__setattr__(cls, name, made[name])
+        else:
+            type.__delattr__(cls, name)
+    _leave_alone(cast("type[Event]", cls))
+    return True
 
 
 def _add_data(_cls: type, fields: list[Attribute]) -> list[Attribute]:
@@ -299,7 +358,18 @@ class StartEvent(Event, _dynamic=True):
         def __init__(self, /, **fields: object) -> None: ...
 
 
-class StopEvent(Event, Generic[T_co], _dynamic=True):
+class _StopConstructor(_Constructor):
+    """StopEvent's own constructor, apart from it for the same reason."""
+
+    def __init__(self, /, result: object = None, **fields: object) -> None:
+        if getattr(type(self), "__event_kind__", _Kind.FOREIGN) is _DYNAMIC:
+            self.__dict__["result"] = result
+        elif result is not None:
+            fields["result"] = result
+        super().__init__(**fields)
+
+
+class StopEvent(_StopConstructor, Event, Generic[T_co], _dynamic=True):
     """Ends a run with a result. A run that ends with a subclass gives the event itself.
 
     Attributes:
@@ -314,16 +384,16 @@ class StopEvent(Event, Generic[T_co], _dynamic=True):
 
     result: T_co = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-    @overload
-    def __init__(self: StopEvent[None], /, result: None = None, **fields: object) -> None: ...
-    @overload
-    def __init__(self, /, result: T_co, **fields: object) -> None: ...
-    def __init__(self, /, result: object = None, **fields: object) -> None:
-        if type(self).__event_kind__ is _DYNAMIC:
-            self.__dict__["result"] = result
-        elif result is not None:
-            fields["result"] = result
-        super().__init__(**fields)
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: StopEvent[None], /, result: None = None, **fields: object) -> None: ...
+        @overload
+        def __init__(self, /, result: T_co, **fields: object) -> None: ...
+        def __init__(self, /, result: object = None, **fields: object) -> None: ...
+
+
+type.__setattr__(StopEvent, "result", None)  # for models, which take no field of it: what they do not say
 
 
 class InputRequiredEvent(Event, _dynamic=True):
@@ -479,13 +549,7 @@ def _dynamic_fields(event: Event) -> Mapping[str, Any]:
 def _declared(cls: type[Event]) -> Sequence[str]:
     names: Sequence[str] | None = vars(cls).get("__event_fields__")
     if names is None:
-        for mark in ("__attrs_attrs__", "__dataclass_fields__", "__struct_fields__", "__pydantic_fields__"):
-            found: Sequence[Any] | None = getattr(cls, mark, None)
-            if found is not None:
-                break
-        else:
-            found = ()
-        names = tuple(name for name in (getattr(field, "name", field) for field in found) if name != "_data")
+        names = field_names(cls)
         type.__setattr__(cls, "__event_fields__", names)
     return names
 

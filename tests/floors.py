@@ -20,7 +20,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "words": (
         ("errors",),
-        ("_fields",),
+        ("_fields", "_foreign"),
         ("events",),
         ("retry",),
         ("supervision", "resources"),
