@@ -5,14 +5,14 @@ from __future__ import annotations
 import builtins
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import FrameType
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import attrs
 from typing_extensions import TypeVar as TypeVarDefault
 
-from actorflow._signature import StepConfig
+from actorflow._signature import GraphCheck, StepConfig, names_of
 from actorflow.abc import Run, ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
@@ -39,6 +39,7 @@ def step(
     retry_policy: object = None,
     atomic: bool = False,
     accept_event_subclasses: bool = True,
+    skip_graph_checks: Collection[GraphCheck] = (),
 ) -> Callable[[F], F]: ...
 def step(
     function: F | None = None,
@@ -51,6 +52,7 @@ def step(
     retry_policy: object = None,
     atomic: bool = False,
     accept_event_subclasses: bool = True,
+    skip_graph_checks: Collection[GraphCheck] = (),
 ) -> F | Callable[[F], F]:
     """Marks a method, or with `workflow` a free function, as a step of a workflow.
 
@@ -66,6 +68,9 @@ def step(
             object, or a callable ``(elapsed_seconds, failures, error) -> delay in seconds | None``.
         atomic: Holds back what the body sends and publishes until it has ended well.
         accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
+        skip_graph_checks: What the author answers for at this step: ``"reachability"`` (its events come in a way that
+            the graph does not show, from outside perhaps), ``"terminal_event"`` (what it returns may be accepted by no
+            step), ``"dead_end"`` (it need not lead to a StopEvent).
 
     Example:
         >>> from actorflow import StartEvent, StopEvent, Workflow, step
@@ -83,6 +88,7 @@ def step(
         retry_policy=retry_policy,
         atomic=atomic,
         accept_event_subclasses=accept_event_subclasses,
+        skip_graph_checks=names_of(skip_graph_checks),
     )
 
     def mark(fn: F) -> F:
@@ -112,6 +118,8 @@ class Workflow(Generic[StartT, StopT]):
     """A class of steps that events connect: derive from it, mark methods with `@step`, call `run`.
 
     Checked once per class, when the first instance is made: `WorkflowValidationError` reports every problem at once.
+    ``class Writer(Workflow, skip_graph_checks={"dead_end"})`` leaves a check of the graph out for all steps of a class
+    and of those that derive from it; `step` names the checks, and leaves them out for one step.
 
     Args:
         timeout: Seconds that a run may take; None (the default) for no limit.
@@ -138,10 +146,12 @@ class Workflow(Generic[StartT, StopT]):
     _actorflow_names: Mapping[str, Any] = {}
     _actorflow_compiled: Any = None
     _actorflow_pending: tuple[FrameType, frozenset[str]] | None = None
+    _actorflow_skips: tuple[str, ...] = ()
     __actorflow_free_steps__: dict[str, Callable[..., Any]] = {}  # noqa: RUF012 - replaced, never changed
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, skip_graph_checks: Collection[GraphCheck] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._actorflow_skips = (*cls._actorflow_skips, *names_of(skip_graph_checks))
         cls._actorflow_capture(vars(cls).values())
 
     @classmethod
@@ -250,13 +260,14 @@ class Workflow(Generic[StartT, StopT]):
         """Checks the workflow without running it.
 
         Returns:
-            Whether it can be entered from outside while it runs (a step accepts a `HumanResponseEvent`).
+            Whether it has to do with the outside while it runs: a step returns an `InputRequiredEvent`, accepts a
+            `HumanResponseEvent`, or waits for an event.
 
         Raises:
             WorkflowValidationError: It cannot work; the error lists every problem.
         """
         cls._actorflow_forget()
-        return bool(cls._actorflow_graph().accepts_external)
+        return bool(cls._actorflow_graph().is_interactive)
 
     def run(
         self,
