@@ -17,6 +17,7 @@ from actorflow._signature import (
     OUTPUT_CODES,
     StepConfig,
     StepSpec,
+    check_names,
     locate,
     looks_like_step,
     read_step,
@@ -39,7 +40,7 @@ OUTSIDE = "<outside>"
 
 _Kind = Literal["method", "static", "class", "free"]
 
-_OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137"})
+_OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137", "AF138"})
 
 
 class Edge(NamedTuple):
@@ -69,8 +70,8 @@ class Graph:
         steps: Its steps, base classes first, each in the order of its declaration; an overridden step keeps its place.
         start_event: The class of event that begins a run.
         stop_events: The classes of event that may end one.
-        accepts_external: Whether a step accepts a `HumanResponseEvent` or names events that it waits for. A step that
-            accepts any `Event` does not count.
+        accepts_external: Whether a step accepts a `HumanResponseEvent`, names events that it waits for, or skips the
+            check of its reachability. A step that accepts any `Event` does not count.
         fingerprint: Hash over the steps, what they accept and emit, and the names of these events: equal in every
             process, different after a change that matters to a run that is kept.
 
@@ -105,6 +106,11 @@ class Graph:
             Their indices in `steps`, ascending.
         """
         return tuple(k for k, step in enumerate(self.steps) if step.receives(event_type))
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a run has to do with the outside: events may come from there, or prompts go there."""
+        return self.accepts_external or any(issubclass(e, InputRequiredEvent) for s in self.steps for e in s.emits)
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -287,8 +293,13 @@ def _find(cls: type, read: list[_Read]) -> list[Problem]:
     # Functions that lack @step are taken for steps here: what follows from the lack alone is not worth telling.
     positions = [position for position, one in enumerate(read) if one.spec is not None]
     gaps = frozenset[str]().union(*(one.gaps for one in read))
+    skips: tuple[str, ...] = getattr(cls, "_actorflow_skips", ())
+    for message, hint in check_names(skips):
+        wrong = Problem(code="AF138", subject=cls.__name__, message=message, hint=hint, location=_locate_class(cls))
+        found.append((-1, wrong))
     survey = Survey(
         name=cls.__name__,
+        skips=frozenset(skips),
         steps=[one.spec for one in read if one.spec is not None],
         inputs_known=not gaps & INPUT_CODES,
         outputs_known=not gaps & OUTPUT_CODES,
