@@ -8,10 +8,11 @@ import json
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import attrs
 
+from actorflow._edges import OUTSIDE, START, STOP, Edge
 from actorflow._signature import (
     INPUT_CODES,
     OUTPUT_CODES,
@@ -24,41 +25,15 @@ from actorflow._signature import (
     relative,
 )
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowValidationError
-from actorflow.events import Event, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.events import InputRequiredEvent, StartEvent, StopEvent
 from actorflow.validation import Survey, find_problems
+from actorflow.visualize import mermaid
 
 __all__ = ["OUTSIDE", "START", "STOP", "Edge", "Graph", "compile_workflow"]
-
-START = "<start>"
-"""Source of the edges by which a run begins. Angle brackets, for a step may be called ``start``."""
-
-STOP = "<stop>"
-"""Target of the edges by which a run ends."""
-
-OUTSIDE = "<outside>"
-"""Whoever reads the stream and answers: target of prompts, source of answers."""
 
 _Kind = Literal["method", "static", "class", "free"]
 
 _OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137", "AF138"})
-
-
-class Edge(NamedTuple):
-    """One way that an event may go, for pictures.
-
-    Attributes:
-        source: Name of the step that it comes from, `START` or `OUTSIDE`.
-        event: Class of the event, as the source declares it.
-        target: Name of the step that it goes to, `STOP` or `OUTSIDE`.
-
-    Example:
-        >>> Edge(START, StartEvent, "write").target
-        'write'
-    """
-
-    source: str
-    event: type[Event]
-    target: str
 
 
 @attrs.frozen
@@ -116,6 +91,10 @@ class Graph:
     def edges(self) -> tuple[Edge, ...]:
         """Every way that an event may go, in the order of the steps."""
         return tuple(dict.fromkeys(self._edges()))
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        return mermaid(self)
 
     def _edges(self) -> Iterator[Edge]:
         survey = Survey(name=self.name, steps=self.steps)

@@ -29,7 +29,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("context",),
     ),
     "declare": (("_signature", "workflow"),),
-    "compile": (("graph", "validation", "serialization", "snapshots", "visualize"),),
+    "compile": (("_edges", "graph", "validation", "serialization", "snapshots", "visualize"),),
     "run": (("_runtime.*",), ("_runtime",)),
     "face": (("retry_policy", "resource", "collect"), ("",)),
     "keep and watch": (("stores.*",), ("stores", "durable", "telemetry")),
