@@ -269,6 +269,15 @@ class Workflow(Generic[StartT, StopT]):
         cls._actorflow_forget()
         return bool(cls._actorflow_graph().is_interactive)
 
+    @classmethod
+    def mermaid(cls) -> str:
+        """The workflow as a Mermaid flowchart: its steps, and the events between them.
+
+        Raises:
+            WorkflowValidationError: It cannot work; the error lists every problem.
+        """
+        return str(cls._actorflow_graph().mermaid())
+
     def run(
         self,
         start: StartT | Context[Any] | None = None,
