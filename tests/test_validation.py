@@ -1075,3 +1075,15 @@ def test_every_problem_has_its_rule() -> None:
     assert used == set(RULES)
     assert list(RULES) == sorted(RULES)
     assert all(re.fullmatch(r"[A-Za-z_].*[^.]\.", rule) for rule in RULES.values())
+
+
+def test_options_of_an_instance() -> None:
+    """Options of a workflow that it cannot have are all told, with the class's name."""
+    nothing: Any = "nothing"
+    with pytest.raises(WorkflowConfigurationError) as caught:
+        Base(timeout=0, on_unhandled=nothing)
+    assert str(caught.value) == (
+        "workflow Base has 2 problems:\n"
+        "  AF131 Base: timeout is 0. Give seconds greater than 0, or None for no limit\n"
+        "  AF132 Base: on_unhandled is 'nothing'. Give 'error' or 'dead_letter'"
+    )
