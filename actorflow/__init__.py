@@ -1,7 +1,7 @@
 """Event-driven workflows on typed, supervised actors, with structured concurrency, on asyncio and trio."""
 
 from actorflow._runtime.runtime import Runtime, RuntimeLauncher
-from actorflow.abc import DeadLetter, Instrument, Run, Stream, ports
+from actorflow.abc import DeadLetter, Instrument, ports
 from actorflow.context import Context
 from actorflow.errors import (
     ActorflowError,
@@ -29,14 +29,14 @@ from actorflow.events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
+from actorflow.graph import compile_workflow
+from actorflow.handle import Run, Stream
 from actorflow.retry import (
     ConstantDelayRetryPolicy,
     ExponentialBackoffRetryPolicy,
     RetryInfo,
     RetryPolicy,
-    retry_policy,
 )
-from actorflow.graph import compile_workflow
 from actorflow.serialization import JsonSerializer, PickleSerializer
 from actorflow.snapshots import ContextSnapshots
 from actorflow.state import DictState, InMemoryStateStore
@@ -88,6 +88,5 @@ __all__ = [
     "WorkflowTimedOutEvent",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
-    "retry_policy",
     "step",
 ]

@@ -6,18 +6,14 @@ Seams (`Instrument`, `Turns`, `Journal`) are absent by default and cost one test
 
 from __future__ import annotations
 
-import abc
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import attrs
 
-from actorflow.events import Event, StopEvent
+from actorflow.events import Event
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore
-
-if TYPE_CHECKING:
-    from actorflow.context import Context
 
 __all__ = [
     "Compiler",
@@ -26,16 +22,13 @@ __all__ = [
     "Journal",
     "Launcher",
     "Record",
-    "Run",
     "RunPort",
     "Snapshots",
-    "Stream",
     "Turns",
     "ports",
 ]
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Instrument:
@@ -153,119 +146,6 @@ class DeadLetter:
     attempt: int = 0
 
 
-class Stream(abc.ABC):
-    """The events that a run publishes, for one reader: iterate it with ``async for``.
-
-    It starts at the oldest event that is kept. Iterating the same object again after a ``break`` goes on where the
-    reader was; after the end it starts over. The last item is always the run's one terminal event.
-    """
-
-    __slots__ = ()
-
-    @property
-    @abc.abstractmethod
-    def cursor(self) -> int:
-        """Number of the next event to be read, counted from 0 over the whole run."""
-
-    @abc.abstractmethod
-    def __aiter__(self) -> AsyncIterator[Event]: ...
-
-
-class Run(abc.ABC, Generic[R]):
-    """One execution of a workflow, and its handle: await it for the result.
-
-    Made by `Workflow.run` and `Runtime.start`, never by its class. A run that `Workflow.run` started belongs to
-    those who await it: it is cancelled when the last task awaiting it is cancelled, and that task leaves only when
-    the run has ended.
-
-    Example:
-        >>> from actorflow import StartEvent, StopEvent, Workflow, step
-        >>> class Greeter(Workflow):
-        ...     @step
-        ...     async def greet(self, ev: StartEvent) -> StopEvent:
-        ...         return StopEvent(result=f"hello {ev.name}")
-        >>> async def main() -> None:
-        ...     run = Greeter().run(name="bee")
-        ...     print(await run, run.is_done())
-        >>> import anyio
-        >>> anyio.run(main)
-        hello bee True
-    """
-
-    __slots__ = ()
-
-    @property
-    @abc.abstractmethod
-    def run_id(self) -> str:
-        """Id of the run, unique in its process unless given."""
-
-    @property
-    @abc.abstractmethod
-    def ctx(self) -> Context[Any]:
-        """The run's context, for its caller: state, sync sends, snapshots."""
-
-    @property
-    @abc.abstractmethod
-    def dead_letters(self) -> Sequence[DeadLetter]:
-        """The newest events that nobody handled, oldest first, 10,000 at most."""
-
-    @property
-    @abc.abstractmethod
-    def unhandled(self) -> int:
-        """How many accepted events no step body had finished with when the run ended."""
-
-    @abc.abstractmethod
-    def __await__(self) -> Generator[Any, Any, R]:
-        """Waits for the end and gives the result.
-
-        Raises:
-            WorkflowTimeoutError: The run did not end within its timeout.
-            WorkflowCancelledError: The run was cancelled.
-            Exception: Whatever failed the run: the step's own exception object.
-        """
-
-    @abc.abstractmethod
-    def is_done(self) -> bool:
-        """Whether the run is over and everything it started has ended."""
-
-    @abc.abstractmethod
-    def stream_events(self, *, after: int | None = None) -> Stream:
-        """The events that the run publishes.
-
-        Args:
-            after: Start behind the event with this number (`Stream.cursor` minus one) instead of at the oldest
-                kept one.
-        """
-
-    @abc.abstractmethod
-    async def send_event(self, event: Event, step: str | None = None) -> None:
-        """Sends an event into the run and waits until there was room for it.
-
-        Args:
-            event: What to send.
-            step: Name of the one step that is to get it; None for every step that accepts it.
-
-        Raises:
-            WorkflowRuntimeError: The run is over, or no step accepts the event.
-        """
-
-    @abc.abstractmethod
-    async def cancel_run(self) -> None:
-        """Cancels the run and returns when it has ended; does nothing to a run that is over."""
-
-    @abc.abstractmethod
-    def stop_event_result(self) -> R:
-        """The result of a run that is over.
-
-        Raises:
-            ContextStateError: The run is not over.
-        """
-
-    @abc.abstractmethod
-    def get_stop_event(self) -> StopEvent[Any] | None:
-        """The terminal event, or None while the run is not over."""
-
-
 class RunPort(Protocol):
     """All that a `Context` does, done by whatever it is the face of: an execution, a run, or nothing yet."""
 
@@ -345,8 +225,8 @@ class Snapshots(Protocol):
 class Launcher(Protocol):
     """Starts runs: the run floor's side of `Workflow` and `Context`."""
 
-    def start(self, workflow: Any, start_event: Event, context: Any, run_id: str | None, /) -> Run[Any]:
-        """Starts a run in the caller's event loop and returns its handle."""
+    def start(self, workflow: Any, start_event: Event, context: Any, run_id: str | None, /) -> Any:
+        """Starts a run in the caller's event loop and returns its handle, a `Run`, which stands above this room."""
         ...
 
     def run_sync(self, main: Callable[[], Awaitable[T]], backend: str, /) -> T:
@@ -366,4 +246,4 @@ class _Ports:
     launcher: Launcher
 
 
-ports = _Ports()
+ports: _Ports = _Ports()

@@ -22,7 +22,6 @@ from actorflow.retry import (
 if TYPE_CHECKING:
     from tenacity import (
         retry_all,
-        retry_always,
         retry_any,
         retry_if_exception,
         retry_if_exception_cause_type,
@@ -30,14 +29,12 @@ if TYPE_CHECKING:
         retry_if_exception_type,
         retry_if_not_exception_message,
         retry_if_not_exception_type,
-        retry_never,
         retry_unless_exception_type,
         stop_after_attempt,
         stop_after_delay,
         stop_all,
         stop_any,
         stop_before_delay,
-        stop_never,
         wait_chain,
         wait_combine,
         wait_exponential,
@@ -49,6 +46,13 @@ if TYPE_CHECKING:
         wait_random,
         wait_random_exponential,
     )
+    from tenacity.retry import retry_base
+    from tenacity.stop import stop_base
+
+    # tenacity leaves these three without a declared type.
+    retry_always: retry_base
+    retry_never: retry_base
+    stop_never: stop_base
 
 __all__ = [
     "ConstantDelayRetryPolicy",

@@ -103,12 +103,12 @@ def register(cls: C | None = None, name: str | None = None, version: int = 1) ->
         ValueError: Another class has the name.
 
     Example:
-        >>> @register(name="shop.order")
+        >>> @register(name="bakery.order")
         ... @attrs.frozen
         ... class Order:
         ...     number: int
         >>> JsonSerializer().serialize(Order(7))
-        '{"$": "shop.order@1", "v": {"number": 7}}'
+        '{"$": "bakery.order@1", "v": {"number": 7}}'
     """
     if cls is None:
         return lambda decorated: register(decorated, name, version)

@@ -37,7 +37,7 @@ class ContextSnapshots:
     def load(self, workflow: Any, data: Mapping[str, Any], serializer: Any, /) -> StateStore[Any]:
         """The state that `dump` kept."""
         name = type(workflow).__name__
-        if not isinstance(data, Mapping) or not {"format", "workflow", "state"} <= data.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not _is_mapping(data) or not {"format", "workflow", "state"} <= data.keys():
             raise ContextSerdeError(
                 f"this is not the data of a context of {name}: it needs 'format', 'workflow' and 'state'; "
                 "give what Context.to_dict() returned",
@@ -55,6 +55,10 @@ class ContextSnapshots:
                 code="AF056",
             )
         return StateStore(load_state(data["state"], _serializer(serializer)))
+
+
+def _is_mapping(data: object) -> bool:
+    return isinstance(data, Mapping)
 
 
 def _serializer(serializer: Any) -> JsonSerializer:

@@ -384,10 +384,8 @@ def _explain(state: object, path: str) -> str:
     kind = _kind_of(node)
     if issubclass(kind, _SEQUENCES):
         return f"the state has no {path!r}; {before!r} is a {kind.__name__} of length {len(node)}"
-    if issubclass(kind, _MAPPING):
-        names = [str(key) for key in node]
-    else:
-        names = [*_field_names(kind), *getattr(node, "__dict__", ())]
+    keys = node if issubclass(kind, _MAPPING) else (*_field_names(kind), *getattr(node, "__dict__", ()))
+    names = [str(key) for key in keys]
     if not names and before:
         return f"the state has no {path!r}; {before!r} holds {'None' if node is None else f'a {kind.__name__}'}"
     return f"the state has no {path!r}{_near(parts[depth], names, f'{before}.' if before else '')}"

@@ -13,10 +13,11 @@ import attrs
 from typing_extensions import TypeVar as TypeVarDefault
 
 from actorflow._signature import GraphCheck, StepConfig, names_of
-from actorflow.abc import Run, ports
+from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
+from actorflow.handle import Run
 
 __all__ = ["Workflow", "WorkflowOptions", "step"]
 
@@ -325,7 +326,8 @@ class Workflow(Generic[StartT, StopT]):
                 f"pass run(start_event={expected.__name__}(…))",
                 code="AF023",
             )
-        return ports.launcher.start(self, start_event, ctx, run_id)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        run: Run[Any] = ports.launcher.start(self, start_event, ctx, run_id)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        return run
 
     def _actorflow_twice(self, what: str) -> None:
         raise WorkflowRuntimeError(f"{type(self).__name__}.run() got two {what}s; give it one", code="AF024")

@@ -46,7 +46,7 @@ def main() -> None:
         except ImportError as error:
             print(f"{label}: skipped, {error}")
             continue
-        print(f"\n{label:<40}{'µs':>10}{'× raw hop':>12}")
+        print(f"\n{label:<40}{'µs':>10}{'x raw hop':>12}")
         for name, (microseconds, ratio) in found.items():
             print(f"{name:<40}{microseconds:>10.2f}{ratio:>12.2f}")
 

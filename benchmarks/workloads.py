@@ -24,6 +24,7 @@ async def raw_hop(n: int) -> float:
         while True:
             to_main.send_nowait(await echo.receive())
 
+    seconds = 0.0
     with to_echo, echo, to_main, main:
         async with anyio.create_task_group() as group:
             group.start_soon(answer)

@@ -27,6 +27,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("state",),
         ("abc",),
         ("context",),
+        ("handle",),
     ),
     "declare": (("_signature", "workflow"),),
     "compile": (("_edges", "graph", "validation", "serialization", "snapshots", "visualize"),),

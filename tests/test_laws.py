@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -65,14 +66,14 @@ KINDS = (K0, K1, K2, K3)
 class Ledger(Instrument):
     """What happened, by identity."""
 
-    sent: list[Uid] = attrs.field(factory=list)
-    handled: list[Uid] = attrs.field(factory=list)
-    unhandled: list[Uid] = attrs.field(factory=list)
-    began: Counter[Uid] = attrs.field(factory=Counter)
+    sent: list[Uid] = attrs.field(factory=list[Uid])
+    handled: list[Uid] = attrs.field(factory=list[Uid])
+    unhandled: list[Uid] = attrs.field(factory=list[Uid])
+    began: Counter[Uid] = attrs.field(factory=Counter[Uid])
     order: defaultdict[tuple[Uid, int], list[int]] = attrs.field(factory=lambda: defaultdict(list))
-    now: Counter[int] = attrs.field(factory=Counter)
-    most: Counter[int] = attrs.field(factory=Counter)
-    trace: list[tuple[float, int, Uid]] = attrs.field(factory=list)
+    now: Counter[int] = attrs.field(factory=Counter[int])
+    most: Counter[int] = attrs.field(factory=Counter[int])
+    trace: list[tuple[float, int, Uid]] = attrs.field(factory=list[tuple[float, int, Uid]])
     grown: int = 0
 
     def event_unhandled(self, run_id: str, event: Event) -> None:
@@ -130,7 +131,7 @@ def make(seed: int, ledger: Ledger) -> tuple[Workflow, list[int]]:
                 ledger.now[k] -= 1
 
         accepted = Go | KINDS[0] if k == 0 else KINDS[k]
-        produced: Any = list[KINDS[0]]  # type: ignore[valid-type, misc, index]
+        produced: Any = list[KINDS[0]]  # type: ignore[valid-type]
         for kind in KINDS[1:steps]:
             produced = produced | kind
         run_step.__annotations__ = {"ctx": Context, "ev": accepted, "return": produced | StopEvent | None}
@@ -178,6 +179,7 @@ def run_random(seed: int, backend: Any, *, gated: bool = True, cancel_at: int = 
             runs.append(run)
             try:
                 await run
+                end = "stopped"
             except WorkflowStalled:
                 end = "stalled"  # the normal end: everything was consumed
             except WorkflowCancelledError:
@@ -188,7 +190,9 @@ def run_random(seed: int, backend: Any, *, gated: bool = True, cancel_at: int = 
                 assert most <= workers[k], "more at once than num_workers"
         return end
 
-    simulation = simulate(main, backend=backend, schedule=Random(seed) if gated else None, at_turn=at_turn if gated else None)
+    simulation = simulate(
+        main, backend=backend, schedule=Random(seed) if gated else None, at_turn=at_turn if gated else None
+    )
     sent, found = Counter([(), *ledger.sent]), Counter([*ledger.handled, *ledger.unhandled])
     assert sent == found, "sent = handled + unhandled, by identity"
     assert set(ledger.began.values()) <= {1}, "one execution per event"
@@ -306,13 +310,14 @@ def test_collect_does_no_work_that_grows_with_n() -> None:
     class Expected(list[type[Event]]):
         looked_at = 0
 
-        def __iter__(self) -> Any:
+        def __iter__(self) -> Iterator[type[Event]]:
             Expected.looked_at += 1
             return super().__iter__()
 
         def __getitem__(self, index: Any) -> Any:
             Expected.looked_at += 1
-            return super().__getitem__(index)
+            found: Any = list[Any].__getitem__(self, index)
+            return found
 
     expected = Expected([Counted] * 10_000)
     buffer = Buffer()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import anyio
 import pytest
 import tenacity
@@ -16,10 +19,11 @@ from actorflow import (
     Workflow,
     WorkflowFailedEvent,
     WorkflowRuntimeError,
-    retry_policy,
     step,
 )
+from actorflow.retry_policy import retry_policy
 from actorflow.testing import simulate
+from actorflow.testing._backends import Backend
 from tests.seams import Counting, everywhere, seamed_runtime
 
 
@@ -64,7 +68,11 @@ async def test_exhaustion_raises_the_last_error() -> None:
     assert terminal.attempts == 3
 
 
-POLICIES = {
+def decides(elapsed: float, attempts: int, error: Exception) -> float | None:
+    return [0, 7, 1, None][attempts - 1]
+
+
+POLICIES: dict[str, tuple[Any, list[int]]] = {
     "constant": (ConstantDelayRetryPolicy(maximum_attempts=4, delay=2), [2, 2, 2]),
     "exponential": (
         ExponentialBackoffRetryPolicy(initial_delay=1, multiplier=3, max_delay=5, maximum_attempts=4, jitter=False),
@@ -75,13 +83,13 @@ POLICIES = {
         [1, 3, 5],
     ),
     "delay bound": (retry_policy(wait=tenacity.wait_fixed(4), stop=tenacity.stop_after_delay(11)), [4, 4, 4]),
-    "callable": (lambda elapsed, attempts, error: [0, 7, 1, None][attempts - 1], [0, 7, 1]),
+    "callable": (decides, [0, 7, 1]),
 }
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_delays_are_exactly_the_policys(name: str, backend: str) -> None:
+def test_delays_are_exactly_the_policys(name: str, backend: Backend) -> None:
     """The virtual times between attempts are the policy's delays to the tick, and then it gives up."""
     policy, delays = POLICIES[name]
     starts: list[float] = []
@@ -90,8 +98,8 @@ def test_delays_are_exactly_the_policys(name: str, backend: str) -> None:
         with pytest.raises(ValueError, match="failure 4"):
             await flaky(policy, 9, starts).run()
 
-    simulate(main, backend=backend)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    assert [b - a for a, b in zip(starts, starts[1:], strict=False)] == delays
+    simulate(main, backend=backend)
+    assert [b - a for a, b in itertools.pairwise(starts)] == delays
 
 
 @everywhere
@@ -124,7 +132,9 @@ async def test_a_policy_that_raises_is_chained() -> None:
     def policy(elapsed: float, attempts: int, error: Exception) -> float:
         raise ZeroDivisionError("policy")
 
-    with pytest.raises(WorkflowRuntimeError, match=r"^retry policy .*policy raised ZeroDivisionError: policy") as caught:
+    with pytest.raises(
+        WorkflowRuntimeError, match=r"^retry policy .*policy raised ZeroDivisionError: policy"
+    ) as caught:
         await flaky(policy, 9, []).run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert isinstance(caught.value.__cause__.__cause__, ValueError)
@@ -204,7 +214,7 @@ def test_instruments_hear_of_retries(backend: str) -> None:
     async def main() -> Counting:
         async with seamed_runtime("instrument") as rt:
             await flaky(ConstantDelayRetryPolicy(maximum_attempts=3, delay=1), 2, []).run()
-            counting = rt.hooks._instruments[0]
+            counting = rt._keeper.hooks._instruments[0]
             assert isinstance(counting, Counting)
             return counting
 

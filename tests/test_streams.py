@@ -21,10 +21,10 @@ class Ticker(Workflow):
 
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
-        for n in range(ev.n):
+        for n in range(ev["n"]):
             ctx.write_event_to_stream(Tick(n=n))
-            if ev.pause or n == 0:
-                await anyio.sleep(ev.pause or 1)
+            if ev["pause"] or n == 0:
+                await anyio.sleep(ev["pause"] or 1)
             elif n % 1_000 == 0:
                 await anyio.lowlevel.checkpoint()
         return StopEvent(result="end")
@@ -119,18 +119,18 @@ async def test_nobody_reads_a_hundred_thousand_events(rt: Runtime) -> None:
             tracemalloc.start()
             try:
                 before, _ = tracemalloc.get_traced_memory()
-                await publish(ev.count)
+                await publish(ev["count"])
                 after, _ = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
             return StopEvent(result=after - before)
 
-    run = Loud().run(count=5_000 if rt.journal else 100_000)
+    run = Loud().run(count=5_000 if rt._keeper.journal else 100_000)
     grown = await run
     kept = [event async for event in run.stream_events()]
     assert len(kept) == KEEP
     assert isinstance(kept[-1], StopEvent)
-    if rt.journal is None:  # the one of the tests keeps its records in memory
+    if rt._keeper.journal is None:  # the one of the tests keeps its records in memory
         assert grown < 300_000
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context as Variables
 from typing import Any, TypeVar
 
 import anyio
-import anyio.lowlevel
+from anyio.abc import TaskGroup
 
-__all__ = ["clock", "is_cancelled", "loop_key", "no_loop", "run_in_new_loop", "start_detached"]
+__all__ = ["clock", "is_cancelled", "loop_key", "no_loop", "run_in_new_loop", "spawner", "start_detached"]
 
 T = TypeVar("T")
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 def _in_trio() -> bool:
@@ -44,6 +46,20 @@ def clock() -> Callable[[], float]:
 
         return trio.current_time
     return asyncio.get_running_loop().time
+
+
+def spawner(group: TaskGroup) -> Callable[[Variables, Work], object]:
+    """How a run's tasks are started: each in a copy of given context variables.
+
+    On asyncio without `group`, whose bookkeeping costs 8 µs a task, half of a fresh run: a runtime waits for its runs by
+    itself. Never eagerly, whatever the loop's task factory: a task that began inside of the send that it is started by
+    would run the receiver in the middle of the sender.
+    """
+    if _in_trio():
+        return lambda variables, work: variables.run(group.start_soon, work)
+    loop = asyncio.get_running_loop()
+    task: Any = asyncio.Task
+    return lambda variables, work: task(work(), loop=loop, context=variables.copy())
 
 
 def start_detached(main: Callable[[], Awaitable[None]]) -> object:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import anyio
 
 from actorflow._runtime.inbox import Inbox
 from actorflow._runtime.joins import Buffer
+from actorflow._runtime.timers import Timer
 from actorflow._signature import StepSpec
 
-if TYPE_CHECKING:
-    from actorflow._runtime.carrier import Suspension
-
-__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "Actor", "Delivery"]
+__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "Actor", "Delivery", "Suspension"]
 
 EVENT, CONTEXT_EVENT, EVENT_CONTEXT = 0, 1, 2
 _STYLES = {"event": EVENT, "context_event": CONTEXT_EVENT, "event_context": EVENT_CONTEXT}
@@ -27,6 +27,43 @@ class Delivery:
         self.event = event
         self.number = number
         self.record = record
+
+
+class SlotHolder(Protocol):
+    """An execution, which has one of its actor's slots or not."""
+
+    slot: bool
+
+
+class Suspension(Timer):
+    """A body, or an event between two attempts, that holds no slot until it is resumed."""
+
+    __slots__ = ("actor", "holder", "over", "wake")
+
+    def __init__(self, actor: Actor, holder: SlotHolder) -> None:
+        super().__init__()
+        self.actor = actor
+        self.holder = holder
+        self.wake = anyio.Event()
+        self.over = False
+
+    def fire(self) -> None:
+        """Its time has come: it goes on at once where a slot is free, else when one comes free."""
+        if not self.over:
+            self.over = True
+            actor = self.actor
+            if actor.busy < actor.limit:
+                self.take_slot()
+            else:
+                if actor.retake is None:
+                    actor.retake = deque()
+                actor.retake.append(self)
+
+    def take_slot(self) -> None:
+        """Gives it a slot that is free."""
+        self.actor.busy += 1
+        self.holder.slot = True
+        self.wake.set()
 
 
 class Actor(Inbox):

@@ -6,132 +6,41 @@ Then it goes on with its own actor's backlog, or ends. An event is always in exa
 an outbox, the carrier's `item` (its body runs or failed), or the carrier's `out` (returned, not yet settled); every
 transfer between them is one synchronous block, so a cancellation at any await neither loses nor doubles it.
 
-With a journal, what an execution did is one record at its end (`done`), and partial ones (`ops`) before that only where
-somebody may see it earlier; a body starts on an event when the record that the event depends on is durable.
+With a journal, a body starts on an event when the record that the event depends on is durable.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from contextvars import Context as Variables
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from datetime import UTC, datetime
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow._runtime import _backend
-from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, Actor, Delivery
-from actorflow._runtime.inbox import Outbox, Room
+from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, Suspension
+from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
 from actorflow._runtime.supervisor import after_failure, annotate
-from actorflow._runtime.timers import Timer
-from actorflow.abc import Record
 from actorflow.context import Context
 from actorflow.errors import InternalError, StepTimeoutError, WorkflowRuntimeError
 from actorflow.events import Event, describe
-from actorflow.retry import RetryInfo
-from actorflow.state import StateStore
 
-if TYPE_CHECKING:
-    from actorflow._runtime.run import LiveRun
-
-__all__ = ["Carrier", "Suspension", "current_carrier"]
-
-OUTBOX_LIMIT = 100_000
-"""How many events of one execution may be parked before a sync send is refused."""
-
-current_carrier: ContextVar[Carrier | None] = ContextVar("actorflow_carrier", default=None)
-"""Set once per task, not per event: what a body calls, and tasks it starts, find their execution by it."""
-
-_new_context = Context.__new__
-_no_attempts = RetryInfo()
-
-
-class Phase(IntEnum):
-    """What a carrier is at."""
-
-    IDLE = 0
-    BODY = 1
-    SETTLE = 2
-    FAILED = 3
-
+__all__ = ["Carrier"]
 
 IDLE, BODY, SETTLE, FAILED = Phase.IDLE, Phase.BODY, Phase.SETTLE, Phase.FAILED
 
-
-class Suspension(Timer):
-    """A body, or an event between two attempts, that holds no slot until it is resumed."""
-
-    __slots__ = ("carrier", "over", "wake")
-
-    def __init__(self, carrier: Carrier) -> None:
-        super().__init__()
-        self.carrier = carrier
-        self.wake = anyio.Event()
-        self.over = False
-
-    def fire(self) -> None:
-        """Its time has come."""
-        if not self.over:
-            self.over = True
-            self.carrier.resume(self)
+_new_context = Context.__new__
 
 
-class Attempts:
-    """What is known of the failed attempts at the event in hand; made at the first failure."""
+class Carrier(Execution):
+    """A task's worth of work in one run: one execution after the other."""
 
-    __slots__ = ("began", "failures", "last_error", "last_failed_at", "first_failure")
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.first_failure = began
-        self.failures = 0
-        self.last_error: BaseException | None = None
-        self.last_failed_at: datetime | None = None
-
-
-class Carrier(Timer):
-    """A task's worth of work in one run; also the port of the `Context` that the body it runs was given."""
-
-    __slots__ = (
-        "actor", "attempts_made", "began", "context", "effects", "error", "fired", "held", "item", "number", "out", "outbox",
-        "phase", "run", "scope", "sent", "slot", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, run: LiveRun, actor: Actor) -> None:
-        self.deadline = math.inf
-        self.entry = None
-        self.run = run
-        run.carriers_made += 1
-        self.number = run.carriers_made
-        self.actor = actor
-        self.phase = IDLE
-        self.item: Any = None
-        self.out: Any = None
-        self.error: BaseException | None = None
-        self.outbox: Outbox | None = None
-        self.context: Context[Any] | None = None
-        self.scope: CancelScope | None = None
-        self.attempts_made: Attempts | None = None
-        self.effects: list[tuple[Any, ...]] | None = None
-        self.held: list[tuple[bool, Event, str | None]] | None = None
-        self.began = 0.0
-        self.fired = False
-        self.sent = False
-        self.slot = False
-        self.waiting = 0
-
-    def begin(self, item: Any) -> None:
-        """Takes its first event directly, past the inbox: the start of a run, where nothing can be older."""
-        self.item = item
-        self.phase = BODY
-        self.slot = True
-        self.actor.busy += 1
+    __slots__ = ()
 
     # ------------------------------------------------------------------------------------------------ the task
     async def carry(self) -> None:
@@ -139,7 +48,7 @@ class Carrier(Timer):
         run = self.run
         moved = False
         try:
-            current_carrier.set(self)
+            current_execution.set(self)
             if self.phase != IDLE or self._enter():
                 moved = await self._guarded()
         finally:
@@ -176,9 +85,9 @@ class Carrier(Timer):
         try:
             while True:
                 caught: Exception | None = None
+                scope = self.scope = CancelScope()
                 try:
-                    with CancelScope() as scope:
-                        self.scope = scope
+                    with scope:
                         if run.done:
                             return False
                         moved = await self._drive(pristine)
@@ -223,12 +132,18 @@ class Carrier(Timer):
         if self.item is not None and self.phase is not SETTLE:
             run.count_unhandled(self.item)
         elif self.out is not None:
-            for event in self.out if isinstance(self.out, list) else (self.out,):
+            for event in results(self.out):
                 run.count_unhandled(event)
         for effect in self.effects or ():
             if effect[0] == "send":
                 run.count_unhandled(effect[1])
         self.item = self.out = self.effects = None
+
+    def fire(self) -> None:
+        """The body has outlived its deadline."""
+        self.fired = True
+        if self.scope is not None:
+            self.scope.cancel()
 
     def _timed_out(self) -> StepTimeoutError:
         return StepTimeoutError(
@@ -309,7 +224,7 @@ class Carrier(Timer):
             # ---- settle the result: one result for one idle actor is carried on in this task
             if journal is None and not self.sent:
                 if out is not None:
-                    k = single.get(type(out))
+                    k = single.get(out.__class__)
                     if k is None:
                         self._settle(out)
                     else:
@@ -364,14 +279,6 @@ class Carrier(Timer):
             return False
 
     # ------------------------------------------------------------------------------------------------ ends of a body
-    def _end_execution(self, error: BaseException | None) -> None:
-        """From here on, the context that the body was given acts for the run."""
-        if self.context is not None:
-            self.context._port = self.run
-            self.context = None
-        if error is not None:
-            self.held = None
-
     def _judge(self, exc: BaseException) -> BaseException | None:
         """Tells a cancellation that is meant for this task (None) from one that the body raised by itself."""
         if isinstance(exc, anyio.get_cancelled_exc_class()):
@@ -387,7 +294,7 @@ class Carrier(Timer):
             return error
         if isinstance(exc, BaseExceptionGroup) and (self.scope is None or self.scope.cancel_called):
             return None
-        return exc
+        return exc  # pyright: ignore[reportUnknownVariableType] - narrowed to a group of unknowns above
 
     async def _failed(self) -> bool:
         """An attempt failed: waits until the next one is due, or fails the run; whether there is a next one."""
@@ -418,86 +325,14 @@ class Carrier(Timer):
             self.record("failed", delay)
         self.phase = BODY
         if delay > 0:
-            suspension = Suspension(self)
+            suspension = Suspension(actor, self)
             run.timers.arm(suspension, now + delay)
             await self._suspend(suspension)
         else:
             await checkpoint()
         return True
 
-    # ------------------------------------------------------------------------------------------------ slots
-    def _give_slot_back(self) -> None:
-        """A slot comes free: for a resumed body first, else for the backlog."""
-        actor = self.actor
-        self.slot = False
-        actor.busy -= 1
-        if actor.busy >= actor.limit:
-            return  # it was one over the limit
-        if actor.retake:
-            suspension = actor.retake.popleft()
-            self._hand_slot(actor, suspension)
-        elif actor.n and not actor.starting and not self.run.done:
-            self.run.start_carrier(actor)
-
-    @staticmethod
-    def _hand_slot(actor: Actor, suspension: Suspension) -> None:
-        actor.busy += 1
-        suspension.carrier.slot = True
-        suspension.wake.set()
-
-    async def _suspend(self, suspension: Suspension) -> None:
-        """Waits without a slot until `suspension` is resumed and has a slot again."""
-        actor = self.actor
-        self._give_slot_back()
-        try:
-            await suspension.wake.wait()
-        except BaseException:
-            if not self.slot:
-                suspension.over = True
-                if actor.retake and suspension in actor.retake:
-                    actor.retake.remove(suspension)
-                # It may run on: in a scope of the user's, or in cleanup. One over the limit rather than waiting here.
-                self.slot = True
-                actor.busy += 1
-            raise
-        finally:
-            self.run.timers.drop(suspension)
-
-    def resume(self, suspension: Suspension) -> None:
-        """Gives a suspended carrier its slot back, at once or when one comes free."""
-        actor = self.actor
-        if actor.busy < actor.limit:
-            self._hand_slot(actor, suspension)
-        else:
-            if actor.retake is None:
-                actor.retake = deque()
-            actor.retake.append(suspension)
-
-    # ------------------------------------------------------------------------------------------------ waiting for room
-    async def _drain(self, outbox: Outbox) -> None:
-        """Waits until all that this execution sent is in inboxes: how a fast producer is slowed down."""
-        room = outbox.drained = Room(self)
-        await self._wait_for(room)
-
-    async def _wait_for(self, room: Room) -> None:
-        self.waiting += 1
-        if self.waiting == 1:
-            self.actor.blocked += 1
-            self.run.relieve(self.actor)
-        try:
-            await room.event.wait()
-        finally:
-            if not room.over:
-                room.over = True
-                self.released()
-
-    def released(self) -> None:
-        """One of this execution's waits for room is over."""
-        self.waiting -= 1
-        if not self.waiting:
-            self.actor.blocked -= 1
-
-    # ------------------------------------------------------------------------------------------------ sending
+    # ------------------------------------------------------------------------------------------------ settling
     def _settle(self, out: Any) -> None:
         """Puts what a body returned where it belongs, in order; the execution is over with it."""
         run, actor = self.run, self.actor
@@ -506,9 +341,9 @@ class Carrier(Timer):
         if out is None:
             run.last_without_result = actor
             return
-        for event in out if isinstance(out, list) else (out,):
+        for event in results(out):
             if not isinstance(event, Event):
-                run.fail(_not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
+                run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
                 return
             if on_sent is not None:
                 on_sent(run.run_id, actor.name, event)
@@ -519,10 +354,10 @@ class Carrier(Timer):
         run, actor = self.run, self.actor
         if out is None:
             run.last_without_result = actor
-        for event in () if out is None else out if isinstance(out, list) else (out,):
+        for event in () if out is None else results(out):
             if not isinstance(event, Event):
                 self.item = self.out = None
-                run.fail(_not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
+                run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
                 return
             if run.hooks.event_sent is not None:
                 run.hooks.event_sent(run.run_id, actor.name, event)
@@ -531,206 +366,10 @@ class Carrier(Timer):
         self.record("done")
         self.item = None
 
-    def place(self, target: Actor, item: Any, room: Room | None = None) -> bool:
-        """Puts an item into an inbox, or into this execution's lane to it; whether there was room."""
-        outbox = self.outbox
-        if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:
-            target.push(item)
-            if not target.starting and target.busy < target.limit:
-                self.run.start_carrier(target)
-            return True
-        if outbox is None:
-            outbox = self.outbox = Outbox()
-        outbox.park(target, item, room)
-        return False
 
-    def _effect(self, *effect: Any) -> None:
-        if self.effects is None:
-            self.effects = []
-        self.effects.append(effect)
-
-    def record(self, kind: str, value: Any = None) -> int:
-        """Puts what this execution did since its last record into the journal; what it sent goes on its way."""
-        run, journal = self.run, self.run.journal
-        assert journal is not None  # noqa: S101
-        effects, self.effects = self.effects or [], None
-        if run.dirty is self:
-            run.dirty = None
-        number = journal.append(
-            Record(run.run_id, kind, (self.item.number, self.actor.index), self.failures + 1, effects, value)
-        )
-        for effect in effects:
-            if effect[0] == "send":
-                run.route(effect[1], effect[2], self, number)
-            elif effect[0] == "publish":
-                run.publish_recorded(effect[1], number)
-        return number
-
-    def _release_held(self) -> None:
-        """An atomic body has ended well: what it held back happens now, in order."""
-        held, self.held = self.held, None
-        for published, event, step in held or ():
-            if published:
-                self._publish_now(event)
-            else:
-                self._post_now(event, step)
-
-    def _publish_now(self, event: Event) -> None:
-        if self.run.journal is None:
-            self.run.publish(event)
-        else:
-            self._effect("publish", event)
-            self.record("ops")
-
-    def _post_now(self, event: Event, step: str | None) -> None:
-        run = self.run
-        self.sent = True
-        if run.hooks.event_sent is not None:
-            run.hooks.event_sent(run.run_id, self.actor.name, event)
-        if run.journal is not None:
-            self._effect("send", event, step)
-        else:
-            run.route(event, step, self)
-
-    # ------------------------------------------------------------------------------------------------ RunPort
-    @property
-    def event(self) -> Any:
-        """The event in hand."""
-        return self.item.event if self.run.journal is not None and isinstance(self.item, Delivery) else self.item
-
-    @property
-    def in_body(self) -> bool:
-        """Whether user code runs now."""
-        return self.phase is BODY
-
-    @property
-    def failures(self) -> int:
-        """Failed attempts at the event in hand."""
-        return 0 if self.attempts_made is None else self.attempts_made.failures
-
-    @property
-    def run_id(self) -> str:
-        """Id of the run."""
-        return self.run.run_id
-
-    @property
-    def state(self) -> StateStore[Any]:
-        """The run's shared state."""
-        return self.run.state
-
-    @property
-    def running(self) -> bool:
-        """Whether the run is not over."""
-        return not self.run.done
-
-    @property
-    def workflow(self) -> Any:
-        """The workflow instance."""
-        return self.run.workflow
-
-    def step_context(self) -> Context[Any] | None:
-        """The context of the body that runs now, made if its step did not ask for one."""
-        if self.phase is not BODY:
-            return None
-        if self.context is None:
-            self.context = _new_context(Context)
-            self.context._port = self
-        return self.context
-
-    def post(self, event: Event, step: str | None) -> None:
-        """Sends without waiting."""
-        self.run.check(event, step)
-        outbox = self.outbox
-        if outbox is not None and outbox.parked >= OUTBOX_LIMIT:
-            raise WorkflowRuntimeError(
-                f"{self.run.plan.name}.{self.actor.name} has {outbox.parked} events parked because their receivers' "
-                "inboxes are full; use `await ctx.send(event)`, which waits for room",
-                code="AF027",
-            )
-        if self.actor.atomic:
-            if self.held is None:
-                self.held = []
-            self.held.append((False, event, step))
-        else:
-            self._post_now(event, step)
-
-    async def deliver(self, event: Event, step: str | None) -> None:
-        """Sends and waits for room."""
-        run = self.run
-        run.check(event, step)
-        if self.actor.atomic:
-            self.post(event, step)
-            await checkpoint()
-            return
-        self.sent = True
-        if run.hooks.event_sent is not None:
-            run.hooks.event_sent(run.run_id, self.actor.name, event)
-        rooms: list[Room] = []
-        if run.journal is not None:
-            self._effect("send", event, step)
-            await run.journal.sync(self.record("ops"))
-            if self.outbox is not None and self.outbox.parked:
-                await self._drain(self.outbox)
-            return
-        # Sent first: whoever is cancelled below has sent, what is awaited is room.
-        run.route(event, step, self, rooms=rooms)
-        if not rooms:
-            await checkpoint()
-        for room in rooms:
-            await self._wait_for(room)
-
-    def publish(self, event: Event) -> None:
-        """Writes to the stream."""
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise _not_an_event("write_event_to_stream", event)
-        if self.actor.atomic:
-            if self.held is None:
-                self.held = []
-            self.held.append((True, event, None))
-        else:
-            self._publish_now(event)
-
-    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Any] | None:
-        """Adds to a buffer of this step."""
-        if not expected:
-            return []
-        self.touch_state()
-        batch = self.actor.buffer(buffer_id).add(event, expected)
-        if self.run.journal is not None:
-            self._effect("collect", buffer_id, event, batch)
-        return batch
-
-    def attempts(self) -> RetryInfo:
-        """What is known of earlier attempts."""
-        made = self.attempts_made
-        if made is None:
-            return _no_attempts
-        return RetryInfo(
-            retry_number=made.failures,
-            elapsed_seconds=self.run.timers.clock() - made.began,
-            last_exception=made.last_error,
-            last_failed_at=made.last_failed_at,
-        )
-
-    def touch_state(self) -> None:
-        """What another execution did to shared state must be in the journal before what this one does."""
-        run = self.run
-        if run.journal is not None:
-            dirty = run.dirty
-            if dirty is not None and dirty is not self and dirty.effects:
-                dirty.record("ops")
-            run.dirty = self
-
-    def record_state(self, path: str | None, value: Any) -> None:
-        """Shared state has changed."""
-        if self.run.journal is not None:
-            self._effect("state", path, value)
-
-    def fire(self) -> None:
-        """The body has outlived its deadline."""
-        self.fired = True
-        if self.scope is not None:
-            self.scope.cancel()
+def results(out: object) -> Sequence[Any]:
+    """What a body returned, one by one."""
+    return cast("Sequence[Any]", out) if isinstance(out, list) else (out,)
 
 
 def _changed(pristine: Variables) -> bool:
@@ -747,9 +386,3 @@ def _bug(exc: Exception) -> InternalError:
     error = InternalError(f"the dispatcher raised {exc!r}; this is a bug in actorflow, please report it", code="AF001")
     error.__cause__ = exc
     return error
-
-
-def _not_an_event(where: str, value: object) -> WorkflowRuntimeError:
-    return WorkflowRuntimeError(
-        f"{where} gave {value!r} ({type(value).__name__}); give an event, a list of events or None", code="AF028"
-    )

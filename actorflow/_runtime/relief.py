@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from actorflow._runtime.actor import Actor
+from actorflow._runtime.execution import Execution
 from actorflow._runtime.inbox import Lane
-
-if TYPE_CHECKING:
-    from actorflow._runtime.run import LiveRun
 
 __all__ = ["blocked_cycle"]
 
 
-def blocked_cycle(run: LiveRun, actor: Actor) -> tuple[Lane, frozenset[str]] | None:
+def blocked_cycle(
+    actor: Actor, actors: Iterable[Actor | None], executions: Iterable[Execution]
+) -> tuple[Lane, frozenset[str]] | None:
     """The closed set of blocked actors that `actor` belongs to, if there is one.
 
     An actor is stuck when every one of its slots is held by a worker that waits for room in the inbox of a stuck
@@ -26,8 +26,8 @@ def blocked_cycle(run: LiveRun, actor: Actor) -> tuple[Lane, frozenset[str]] | N
     """
     if not _all_blocked(actor):
         return None
-    stuck = {a for a in run.actors if a is not None and _all_blocked(a)}
-    blocked = [c for c in run.carriers if c.waiting and c.actor in stuck and c.outbox is not None]
+    stuck = {a for a in actors if a is not None and _all_blocked(a)}
+    blocked = [c for c in executions if c.waiting and c.actor in stuck and c.outbox is not None]
     blocked.sort(key=lambda c: c.number)
     striking = True
     while striking:

@@ -69,8 +69,10 @@ class Plan:
 
 def plan_of(workflow: Any) -> Plan:
     """The plan of a workflow instance's class, made once per class."""
-    cls = type(workflow)
-    plan: Plan | None = vars(cls).get("_actorflow_plan")
+    cls: Any = workflow.__class__
+    known: dict[str, Any] = cls.__dict__
+    plan: Plan | None = known.get("_actorflow_plan")
     if plan is None:
-        plan = cls._actorflow_plan = Plan(cls._actorflow_graph())
+        plan = Plan(cls._actorflow_graph())
+        cls._actorflow_plan = plan
     return plan

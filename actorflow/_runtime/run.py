@@ -9,16 +9,18 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextvars import Context as Variables
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from actorflow import abc
+from actorflow import handle
 from actorflow._runtime.actor import Actor, Delivery
-from actorflow._runtime.carrier import OUTBOX_LIMIT, Carrier
+from actorflow._runtime.carrier import Carrier
+from actorflow._runtime.execution import OUTBOX_LIMIT
 from actorflow._runtime.inbox import Outbox, Room
+from actorflow._runtime.ports import RuntimeSide
 from actorflow._runtime.relief import blocked_cycle
 from actorflow._runtime.router import Plan
 from actorflow._runtime.stream import Hub, Stream
@@ -43,9 +45,6 @@ from actorflow.events import (
 )
 from actorflow.retry import RetryInfo
 from actorflow.state import DictState, StateStore
-
-if TYPE_CHECKING:
-    from actorflow._runtime.runtime import Runtime
 
 __all__ = ["LiveRun"]
 
@@ -82,8 +81,8 @@ class _Alarm:
             )
 
 
-class LiveRun(abc.Run[Any], Timer):
-    """A run; the public contract is `actorflow.abc.Run`.
+class LiveRun(handle.Run[Any], Timer):
+    """A run; the public contract is `actorflow.handle.Run`.
 
     Attributes:
         tasks: Carrier tasks alive, or about to be.
@@ -93,13 +92,13 @@ class LiveRun(abc.Run[Any], Timer):
 
     __slots__ = (
         "__weakref__", "_alarm", "_awaiters", "_closing", "_concluded", "_context", "_ended", "_grown", "_outside",
-        "_publishing", "_recorded", "_result_error", "_run_id", "_state", "_stream", "_terminal", "_unhandled", "actors",
-        "budget", "carriers", "carriers_made", "created", "dead", "dirty", "done", "hooks", "journal", "last_without_result", "numbers", "owned",
-        "plan", "runtime", "tasks", "timers", "variables", "workflow",
+        "_publishing", "_recorded", "_result_error", "_run_id", "_state", "_stream", "_terminal", "_unhandled",
+        "actors", "budget", "carriers", "carriers_made", "created", "dead", "dirty", "done", "hooks", "journal",
+        "last_without_result", "numbers", "owned", "plan", "runtime", "tasks", "timers", "variables", "workflow",
     )  # fmt: skip
 
     def __init__(
-        self, runtime: Runtime, workflow: Any, plan: Plan, context: Context[Any] | None, run_id: str | None
+        self, runtime: RuntimeSide, workflow: Any, plan: Plan, context: Context[Any] | None, run_id: str | None
     ) -> None:
         self.deadline = math.inf
         self.entry = None
@@ -250,8 +249,8 @@ class LiveRun(abc.Run[Any], Timer):
             return
         route = self.plan.route(type(event))
         if route.kind == "stop":
-            assert isinstance(event, StopEvent)  # noqa: S101
-            self.stop(event, None if sender is None or sender.in_body else sender)
+            stop: Any = event
+            self.stop(stop, None if sender is None or sender.in_body else sender)
             return
         if route.kind == "stream":
             self.publish(event)
@@ -319,7 +318,7 @@ class LiveRun(abc.Run[Any], Timer):
         Parks (1995), *Bounded Scheduling of Process Networks*; Geilen and Basten (2003) for local cycles.
         """
         while not self.done:
-            cycle = blocked_cycle(self, actor)
+            cycle = blocked_cycle(actor, self.actors, self.carriers)
             if cycle is None:
                 return
             lane, names = cycle

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import anyio
 import anyio.lowlevel
 
-from actorflow import abc
+from actorflow import handle
 from actorflow.errors import StreamLagged
 from actorflow.events import Event
 
@@ -89,8 +89,8 @@ class Hub:
         await self._wake.wait()
 
 
-class Stream(abc.Stream):
-    """One reader's view of a `Hub`; the public contract is `actorflow.abc.Stream`."""
+class Stream(handle.Stream):
+    """One reader's view of a `Hub`; the public contract is `actorflow.handle.Stream`."""
 
     __slots__ = ("__weakref__", "_cursor", "_hub")
 

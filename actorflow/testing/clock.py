@@ -93,7 +93,7 @@ class VirtualClock:
     __slots__ = ("_held", "now")
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self._held = 0
 
     def __repr__(self) -> str:
@@ -213,7 +213,7 @@ class Pace:
     """
 
     def __init__(self, gate: Gate | None = None) -> None:
-        self.clock = VirtualClock()
+        self.clock: VirtualClock = VirtualClock()
         self.main: int | None = None
         self.scope: anyio.CancelScope | None = None
         self.failure: BaseException | None = None

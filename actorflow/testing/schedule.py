@@ -146,7 +146,7 @@ class TurnGate:
         self, schedule: Schedule, *, at_turn: Callable[[int], object] | None = None, max_turns: int = 200_000
     ) -> None:
         self.log: list[tuple[int, int]] = []
-        self.turns = 0
+        self.turns: int = 0
         self._schedule = schedule
         self._at_turn = at_turn
         self._max_turns = max_turns

@@ -1,0 +1,367 @@
+"""One body at work on one event: what it does through its context, and what it holds while it waits.
+
+An execution has a slot of its actor, or waits for one; what it sends and finds no room for stands in its outbox.
+With a journal, what it did is one record at its end (``done``), and partial ones (``ops``) before that only where
+somebody may see it earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextvars import ContextVar
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+
+from actorflow._runtime.actor import Actor, Delivery, Suspension
+from actorflow._runtime.inbox import Outbox, Room
+from actorflow._runtime.ports import RunSide
+from actorflow._runtime.timers import Timer
+from actorflow.abc import Record
+from actorflow.context import Context
+from actorflow.errors import WorkflowRuntimeError
+from actorflow.events import Event
+from actorflow.retry import RetryInfo
+from actorflow.state import StateStore
+
+__all__ = ["OUTBOX_LIMIT", "Attempts", "Execution", "Phase", "current_execution", "not_an_event"]
+
+OUTBOX_LIMIT = 100_000
+"""How many events of one execution may be parked before a sync send is refused."""
+
+current_execution: ContextVar[Execution | None] = ContextVar("actorflow_execution", default=None)
+"""Set once per task, not per event: what a body calls, and tasks it starts, find their execution by it."""
+
+_new_context = Context.__new__
+_no_attempts = RetryInfo()
+
+
+class Phase(IntEnum):
+    """What an execution is at."""
+
+    IDLE = 0
+    BODY = 1
+    SETTLE = 2
+    FAILED = 3
+
+
+class Attempts:
+    """What is known of the failed attempts at the event in hand; made at the first failure."""
+
+    __slots__ = ("began", "failures", "first_failure", "last_error", "last_failed_at")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.first_failure = began
+        self.failures = 0
+        self.last_error: BaseException | None = None
+        self.last_failed_at: datetime | None = None
+
+
+class Execution(Timer):
+    """What a body that runs may do; the port of the `Context` that it was given."""
+
+    __slots__ = (
+        "actor", "attempts_made", "began", "context", "effects", "error", "fired", "held", "item", "number", "out",
+        "outbox", "phase", "run", "scope", "sent", "slot", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, run: RunSide, actor: Actor) -> None:
+        self.deadline = math.inf
+        self.entry = None
+        self.run = run
+        run.carriers_made += 1
+        self.number = run.carriers_made
+        self.actor = actor
+        self.phase = Phase.IDLE
+        self.item: Any = None
+        self.out: Any = None
+        self.error: BaseException | None = None
+        self.outbox: Outbox | None = None
+        self.context: Context[Any] | None = None
+        self.scope: CancelScope | None = None
+        self.attempts_made: Attempts | None = None
+        self.effects: list[tuple[Any, ...]] | None = None
+        self.held: list[tuple[bool, Event, str | None]] | None = None
+        self.began = 0.0
+        self.fired = False
+        self.sent = False
+        self.slot = False
+        self.waiting = 0
+
+    def begin(self, item: Any) -> None:
+        """Takes its first event directly, past the inbox: the start of a run, where nothing can be older."""
+        self.item = item
+        self.phase = Phase.BODY
+        self.slot = True
+        self.actor.busy += 1
+
+    # ------------------------------------------------------------------------------------------------ ends of a body
+    def _end_execution(self, error: BaseException | None) -> None:
+        """From here on, the context that the body was given acts for the run."""
+        if self.context is not None:
+            self.context._port = self.run
+            self.context = None
+        if error is not None:
+            self.held = None
+
+    # ------------------------------------------------------------------------------------------------ slots
+    def _give_slot_back(self) -> None:
+        """A slot comes free: for a resumed body first, else for the backlog."""
+        actor = self.actor
+        self.slot = False
+        actor.busy -= 1
+        if actor.busy >= actor.limit:
+            return  # it was one over the limit
+        if actor.retake:
+            actor.retake.popleft().take_slot()
+        elif actor.n and not actor.starting and not self.run.done:
+            self.run.start_carrier(actor)
+
+    async def _suspend(self, suspension: Suspension) -> None:
+        """Waits without a slot until `suspension` is resumed and has a slot again."""
+        actor = self.actor
+        self._give_slot_back()
+        try:
+            await suspension.wake.wait()
+        except BaseException:
+            if not self.slot:
+                suspension.over = True
+                if actor.retake and suspension in actor.retake:
+                    actor.retake.remove(suspension)
+                # It may run on: in a scope of the user's, or in cleanup. One over the limit rather than waiting here.
+                self.slot = True
+                actor.busy += 1
+            raise
+        finally:
+            self.run.timers.drop(suspension)
+
+    # ------------------------------------------------------------------------------------------------ waiting for room
+    async def _drain(self, outbox: Outbox) -> None:
+        """Waits until all that this execution sent is in inboxes: how a fast producer is slowed down."""
+        room = outbox.drained = Room(self)
+        await self._wait_for(room)
+
+    async def _wait_for(self, room: Room) -> None:
+        self.waiting += 1
+        if self.waiting == 1:
+            self.actor.blocked += 1
+            self.run.relieve(self.actor)
+        try:
+            await room.event.wait()
+        finally:
+            if not room.over:
+                room.over = True
+                self.released()
+
+    def released(self) -> None:
+        """One of this execution's waits for room is over."""
+        self.waiting -= 1
+        if not self.waiting:
+            self.actor.blocked -= 1
+
+    # ------------------------------------------------------------------------------------------------ sending
+    def place(self, target: Actor, item: Any, room: Room | None = None) -> bool:
+        """Puts an item into an inbox, or into this execution's lane to it; whether there was room."""
+        outbox = self.outbox
+        if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:
+            target.push(item)
+            if not target.starting and target.busy < target.limit:
+                self.run.start_carrier(target)
+            return True
+        if outbox is None:
+            outbox = self.outbox = Outbox()
+        outbox.park(target, item, room)
+        return False
+
+    def _effect(self, *effect: Any) -> None:
+        if self.effects is None:
+            self.effects = []
+        self.effects.append(effect)
+
+    def record(self, kind: str, value: Any = None) -> int:
+        """Puts what this execution did since its last record into the journal; what it sent goes on its way."""
+        run, journal = self.run, self.run.journal
+        assert journal is not None  # noqa: S101
+        effects, self.effects = self.effects or [], None
+        if run.dirty is self:
+            run.dirty = None
+        number = journal.append(
+            Record(run.run_id, kind, (self.item.number, self.actor.index), self.failures + 1, effects, value)
+        )
+        for effect in effects:
+            if effect[0] == "send":
+                run.route(effect[1], effect[2], self, number)
+            elif effect[0] == "publish":
+                run.publish_recorded(effect[1], number)
+        return number
+
+    def _release_held(self) -> None:
+        """An atomic body has ended well: what it held back happens now, in order."""
+        held, self.held = self.held, None
+        for published, event, step in held or ():
+            if published:
+                self._publish_now(event)
+            else:
+                self._post_now(event, step)
+
+    def _publish_now(self, event: Event) -> None:
+        if self.run.journal is None:
+            self.run.publish(event)
+        else:
+            self._effect("publish", event)
+            self.record("ops")
+
+    def _post_now(self, event: Event, step: str | None) -> None:
+        run = self.run
+        self.sent = True
+        if run.hooks.event_sent is not None:
+            run.hooks.event_sent(run.run_id, self.actor.name, event)
+        if run.journal is not None:
+            self._effect("send", event, step)
+        else:
+            run.route(event, step, self)
+
+    # ------------------------------------------------------------------------------------------------ RunPort
+    @property
+    def event(self) -> Any:
+        """The event in hand."""
+        return self.item.event if self.run.journal is not None and isinstance(self.item, Delivery) else self.item
+
+    @property
+    def in_body(self) -> bool:
+        """Whether user code runs now."""
+        return self.phase is Phase.BODY
+
+    @property
+    def failures(self) -> int:
+        """Failed attempts at the event in hand."""
+        return 0 if self.attempts_made is None else self.attempts_made.failures
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self.run.run_id
+
+    @property
+    def state(self) -> StateStore[Any]:
+        """The run's shared state."""
+        return self.run.state
+
+    @property
+    def running(self) -> bool:
+        """Whether the run is not over."""
+        return not self.run.done
+
+    @property
+    def workflow(self) -> Any:
+        """The workflow instance."""
+        return self.run.workflow
+
+    def step_context(self) -> Context[Any] | None:
+        """The context of the body that runs now, made if its step did not ask for one."""
+        if self.phase is not Phase.BODY:
+            return None
+        if self.context is None:
+            self.context = _new_context(Context)
+            self.context._port = self
+        return self.context
+
+    def post(self, event: Event, step: str | None) -> None:
+        """Sends without waiting."""
+        self.run.check(event, step)
+        outbox = self.outbox
+        if outbox is not None and outbox.parked >= OUTBOX_LIMIT:
+            raise WorkflowRuntimeError(
+                f"{self.run.plan.name}.{self.actor.name} has {outbox.parked} events parked because their receivers' "
+                "inboxes are full; use `await ctx.send(event)`, which waits for room",
+                code="AF027",
+            )
+        if self.actor.atomic:
+            if self.held is None:
+                self.held = []
+            self.held.append((False, event, step))
+        else:
+            self._post_now(event, step)
+
+    async def deliver(self, event: Event, step: str | None) -> None:
+        """Sends and waits for room."""
+        run = self.run
+        run.check(event, step)
+        if self.actor.atomic:
+            self.post(event, step)
+            await checkpoint()
+            return
+        self.sent = True
+        if run.hooks.event_sent is not None:
+            run.hooks.event_sent(run.run_id, self.actor.name, event)
+        rooms: list[Room] = []
+        if run.journal is not None:
+            self._effect("send", event, step)
+            await run.journal.sync(self.record("ops"))
+            if self.outbox is not None and self.outbox.parked:
+                await self._drain(self.outbox)
+            return
+        # Sent first: whoever is cancelled below has sent, what is awaited is room.
+        run.route(event, step, self, rooms=rooms)
+        if not rooms:
+            await checkpoint()
+        for room in rooms:
+            await self._wait_for(room)
+
+    def publish(self, event: Event) -> None:
+        """Writes to the stream."""
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise not_an_event("write_event_to_stream", event)
+        if self.actor.atomic:
+            if self.held is None:
+                self.held = []
+            self.held.append((True, event, None))
+        else:
+            self._publish_now(event)
+
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Any] | None:
+        """Adds to a buffer of this step."""
+        if not expected:
+            return []
+        self.touch_state()
+        batch = self.actor.buffer(buffer_id).add(event, expected)
+        if self.run.journal is not None:
+            self._effect("collect", buffer_id, event, batch)
+        return batch
+
+    def attempts(self) -> RetryInfo:
+        """What is known of earlier attempts."""
+        made = self.attempts_made
+        if made is None:
+            return _no_attempts
+        return RetryInfo(
+            retry_number=made.failures,
+            elapsed_seconds=self.run.timers.clock() - made.began,
+            last_exception=made.last_error,
+            last_failed_at=made.last_failed_at,
+        )
+
+    def touch_state(self) -> None:
+        """What another execution did to shared state must be in the journal before what this one does."""
+        run = self.run
+        if run.journal is not None:
+            dirty = run.dirty
+            if dirty is not None and dirty is not self and dirty.effects:
+                dirty.record("ops")
+            run.dirty = self
+
+    def record_state(self, path: str | None, value: Any) -> None:
+        """Shared state has changed."""
+        if self.run.journal is not None:
+            self._effect("state", path, value)
+
+
+def not_an_event(where: str, value: object) -> WorkflowRuntimeError:
+    return WorkflowRuntimeError(
+        f"{where} gave {value!r} ({type(value).__name__}); give an event, a list of events or None", code="AF028"
+    )
