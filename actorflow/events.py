@@ -7,6 +7,7 @@ constructor. A class with a machinery of its own (pydantic, msgspec, a decorator
 from __future__ import annotations
 
 import enum
+import threading
 import types
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from datetime import datetime
@@ -63,6 +64,7 @@ class _Kind(enum.Enum):
 
 
 _DYNAMIC = _Kind.DYNAMIC  # read often: a module's name is found faster than a member of an enum
+_HANDING_OVER = threading.RLock()  # a class may be used first by two threads
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -88,7 +90,7 @@ class _Constructor:
         if kind is _DYNAMIC:
             kept = cast("Mapping[str, object]", fields.pop("_data", {}))
             self.__dict__["_data"] = {**kept, **fields}
-        elif kind is _Kind.STRICT:  # super().__init__(**fields) in the __init__ of a subclass
+        elif kind is _Kind.STRICT and not _hand_over(type(self)):  # super().__init__(**fields) in a subclass's __init__
             cast("Any", self).__attrs_init__(**fields)
         else:
             super().__init__(**fields)
@@ -285,12 +287,13 @@ def _build(cls: type[Event], *, dynamic: bool) -> None:
         type.__setattr__(cls, name, value)
 
     def settle() -> Callable[..., None] | None:
-        if _hand_over(cls):
-            return cast("Callable[..., None]", cls.__init__)
-        for name, value in defaults.items():
-            if vars(cls).get(name) is value:
-                type.__delattr__(cls, name)
-        return None
+        with _HANDING_OVER:
+            if _hand_over(cls) or cls.__event_kind__ is _Kind.FOREIGN:  # by another thread, meanwhile
+                return cast("Callable[..., None]", cls.__init__)
+            for name, value in defaults.items():
+                if vars(cls).get(name) is value:
+                    type.__delattr__(cls, name)
+            return None
 
     install_constructor(cls, settle)
     made = {name: vars(cls)[name] for name in REPLACED if name in vars(cls) and name not in written}
@@ -299,20 +302,21 @@ def _build(cls: type[Event], *, dynamic: bool) -> None:
 
 def _hand_over(cls: type) -> bool:
     """Leaves a class to the decorator that has followed; says whether there was one."""
-    built: dict[str, Any] | None = vars(cls).get("__event_built__")
-    made = None if built is None else made_by_decorator(cls, built)
-    if built is None or made is None:
-        return False
-    type.__delattr__(cls, "__event_built__")
-    if vars(cls)["__attrs_attrs__"] is built["__attrs_attrs__"]:
-        type.__delattr__(cls, "__attrs_attrs__")
-    for name in built.keys() - {"__attrs_attrs__"}:
-        if name in made:
-            type.__setattr__(cls, name, made[name])
-        else:
-            type.__delattr__(cls, name)
-    _leave_alone(cast("type[Event]", cls))
-    return True
+    with _HANDING_OVER:
+        built: dict[str, Any] | None = vars(cls).get("__event_built__")
+        made = None if built is None else made_by_decorator(cls, built)
+        if built is None or made is None:
+            return False
+        type.__delattr__(cls, "__event_built__")
+        if vars(cls)["__attrs_attrs__"] is built["__attrs_attrs__"]:
+            type.__delattr__(cls, "__attrs_attrs__")
+        for name in built.keys() - {"__attrs_attrs__"}:
+            if name in made:
+                type.__setattr__(cls, name, made[name])
+            else:
+                type.__delattr__(cls, name)
+        _leave_alone(cast("type[Event]", cls))
+        return True
 
 
 def _add_data(_cls: type, fields: list[Attribute]) -> list[Attribute]:
@@ -320,13 +324,13 @@ def _add_data(_cls: type, fields: list[Attribute]) -> list[Attribute]:
 
 
 def _refuse_set(self: Event, name: str, value: object) -> None:
-    if type(self).__event_kind__ is not _Kind.FOREIGN:
+    if type(self).__event_kind__ is not _Kind.FOREIGN and not _hand_over(type(self)):
         raise _immutable(self, "set", name)
     super(Event, self).__setattr__(name, value)
 
 
 def _refuse_delete(self: Event, name: str) -> None:
-    if type(self).__event_kind__ is not _Kind.FOREIGN:
+    if type(self).__event_kind__ is not _Kind.FOREIGN and not _hand_over(type(self)):
         raise _immutable(self, "delete", name)
     super(Event, self).__delattr__(name)
 

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import dataclasses
 import pickle
 import re
 import subprocess
 import sys
+import threading
 import types
 from typing import Any, Generic, TypeVar
 
@@ -417,6 +419,50 @@ def test_a_decorator_without_frozen_makes_a_mutable_event() -> None:
         event = untyped(cls)("x")
         event.text = "y"
         assert event.text == "y"
+
+
+def test_a_mutable_dataclass_with_a_constructor_of_its_own() -> None:
+    """What the decorator means holds before any constructor of ours has run."""
+
+    @dataclasses.dataclass(init=False)
+    class Own(Event):
+        text: str
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            untyped(self).text = str(number)
+            del untyped(self).text
+            untyped(self).text = str(number + 1)
+
+    assert untyped(Own)(5) == untyped(Own)(5)
+    assert untyped(Own)(5).text == "6"
+
+
+@pytest.mark.parametrize("decorator", [None, attrs.frozen(slots=False), dataclasses.dataclass(frozen=True)])
+def test_a_class_is_first_used_by_many_threads(decorator: Any) -> None:
+    """The first construction settles who built the class, whoever comes first."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+
+            class Fresh(Event):
+                text: str = "x"
+                number: int = 0
+
+            cls: Any = Fresh if decorator is None else decorator(Fresh)
+            barrier = threading.Barrier(4)
+
+            def make(cls: Any = cls, barrier: threading.Barrier = barrier) -> Any:
+                barrier.wait()
+                return cls(text="y") if decorator is None else cls("y")
+
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                made = [future.result() for future in [pool.submit(make) for _ in range(4)]]
+            assert [event.text for event in made] == ["y"] * 4
+            assert cls().number == 0
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_class_below_a_decorated_one() -> None:
