@@ -365,8 +365,11 @@ class StartEvent(Event, _dynamic=True):
 class _StopConstructor(_Constructor):
     """StopEvent's own constructor, apart from it for the same reason."""
 
+    if TYPE_CHECKING:
+        __event_kind__: ClassVar[_Kind]
+
     def __init__(self, /, result: object = None, **fields: object) -> None:
-        if getattr(type(self), "__event_kind__", _Kind.FOREIGN) is _DYNAMIC:
+        if type(self).__event_kind__ is _DYNAMIC:
             self.__dict__["result"] = result
         elif result is not None:
             fields["result"] = result
