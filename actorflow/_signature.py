@@ -6,11 +6,12 @@ Annotations may be objects, strings or postponed. Each is read on its own, so th
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Never, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
@@ -24,17 +25,32 @@ from actorflow.flow import Conflate, Overflow
 from actorflow.retry import check_policy
 
 __all__ = [
+    "GRAPH_CHECKS",
     "INPUT_CODES",
     "OUTPUT_CODES",
+    "GraphCheck",
     "StepConfig",
     "StepSpec",
+    "check_names",
     "locate",
     "looks_like_step",
+    "names_of",
     "read_step",
     "relative",
 ]
 
 Style = Literal["event", "event_context", "context_event"]
+
+GraphCheck = Literal["reachability", "terminal_event", "dead_end"]
+"""A question about where events come from or go to, which an author may answer for himself:
+
+``"reachability"``: events come to a step in a way that the graph does not show, from outside perhaps.
+``"terminal_event"``: what a step returns may be accepted by no step.
+``"dead_end"``: a step need not lead to a StopEvent.
+"""
+
+GRAPH_CHECKS: tuple[str, ...] = get_args(GraphCheck)
+"""Their names."""
 
 INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127"})
 """Problems that leave it open what a step accepts."""
@@ -67,6 +83,7 @@ class StepConfig:
         idle_timeout: Seconds that an execution may go without any progress that the runtime can see; None for no limit.
         executor: Where a plain ``def`` step runs: in a thread, or in a process that can be killed.
         limit: Name of the runtime's limit that executions of the step count against.
+        skip_graph_checks: Checks of the graph that the step is exempt from.
 
     Example:
         >>> StepConfig(num_workers=1).inbox
@@ -85,6 +102,7 @@ class StepConfig:
     idle_timeout: float | None = None
     executor: Literal["thread", "process"] = "thread"
     limit: str | None = None
+    skip_graph_checks: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -202,6 +220,24 @@ def looks_like_step(spec: StepSpec | None, problems: list[Problem]) -> bool:
         and bool(spec.accepts)
         and all(problem.code == "AF125" for problem in problems)
     )
+
+
+def names_of(checks: Iterable[str]) -> tuple[str, ...]:
+    """The names that ``skip_graph_checks`` was given; a lone string is one name."""
+    return (checks,) if isinstance(checks, str) else tuple(checks)
+
+
+def check_names(names: Iterable[object]) -> Iterator[tuple[str, str]]:
+    """Message and hint for each name that is not one of a `GraphCheck`."""
+    for name in dict.fromkeys(sorted(names, key=str)):
+        if name not in GRAPH_CHECKS:
+            near = difflib.get_close_matches(str(name), GRAPH_CHECKS, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {_quoted(GRAPH_CHECKS)}"
+            yield f"skip_graph_checks names {name!r}, which is no check", hint
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return f"{', '.join(map(repr, names[:-1]))} and {names[-1]!r}"
 
 
 def locate(fn: Callable[..., Any]) -> str:
@@ -409,6 +445,8 @@ class _Reader:
                 )
             else:
                 waits.append(event)
+        for message, hint in check_names(config.skip_graph_checks):
+            self.report("AF138", message, hint)
         return attrs.evolve(config, waits_for=tuple(waits))
 
     def _read_flow(self, config: StepConfig) -> None:

@@ -1,7 +1,7 @@
-"""The `actorflow` command: runs a workflow from a terminal.
+"""The `actorflow` command: runs, checks and draws workflows from a terminal.
 
-Exit codes: 0 when it went well, 1 when the run failed, 2 when the command was wrong (one line says what there is
-instead), 130 when it was interrupted.
+Exit codes: 0 when it went well, 1 when the run failed or a check found problems, 2 when the command was wrong (one line
+says what there is instead), 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import anyio
 
 from actorflow.errors import WorkflowValidationError
 from actorflow.events import Event, StopEvent
+from actorflow.graph import Graph
 from actorflow.workflow import Workflow
 
 __all__ = ["main"]
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    app.command(run)
+    for command in (run, check, graph):
+        app.command(command)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(words, exit_on_error=False, print_error=False)
@@ -100,6 +102,64 @@ def run(
         sys.stderr.write("".join(lines))
         return 1
     return 0
+
+
+def check(target: str, /) -> int:
+    """Check workflows without running them: one line for each, or all of its problems.
+
+    Args:
+        target: Which workflow: flow.py:Writer, path/to/flow.py, package.module:Writer or package.module. Without a name
+            all workflows of the module are checked, except for classes whose names begin with an underscore.
+    """
+    try:
+        classes = _classes(target)
+    except WorkflowValidationError as error:  # the module makes an instance of one that cannot work
+        sys.stdout.write(f"{error}\n")
+        return 1
+    failed = 0
+    for cls in classes:
+        try:
+            cls.validate()
+        except WorkflowValidationError as error:
+            failed += 1
+            sys.stdout.write(f"{error}\n")
+        else:
+            sys.stdout.write(f"ok {_summary(cls._actorflow_graph())}\n")
+    if len(classes) > 1:
+        sys.stdout.write(f"{failed or 'none'} of {len(classes)} workflows {'have' if failed > 1 else 'has'} problems\n")
+    return 1 if failed else 0
+
+
+def graph(target: str, /) -> int:
+    """Draw a workflow as a Mermaid flowchart.
+
+    Args:
+        target: Which workflow: flow.py:Writer, path/to/flow.py, package.module:Writer or package.module. The name may
+            be left out where there is only one.
+    """
+    sys.stdout.write(_class_of(_target(target)).mermaid())
+    return 0
+
+
+def _classes(target: str) -> list[type[Workflow[Any, Any]]]:
+    module, place, name = _place(target)
+    if name is not None:
+        return [_class_of(_named(module, place, name))]
+    public = {word: value for word, value in _workflows(module).items() if not word.startswith("_")}
+    if not public:
+        raise _CommandError(f"no workflow in {place}; {_has(module)}")
+    return list(dict.fromkeys(_class_of(value) for value in public.values()))
+
+
+def _class_of(found: object) -> type[Workflow[Any, Any]]:
+    return type(found) if _is_workflow(found) else cast("type[Workflow[Any, Any]]", found)
+
+
+def _summary(compiled: Graph) -> str:
+    steps = f"{len(compiled.steps)} step{'s' if len(compiled.steps) > 1 else ''}"
+    stops = " or ".join(stop.__name__ for stop in compiled.stop_events)
+    outside = ", with events to or from outside" if compiled.is_interactive else ""
+    return f"{compiled.name}: {steps}, from {compiled.start_event.__name__} to {stops}{outside}"
 
 
 async def _show(workflow: Workflow[Any, Any], start: Event) -> None:
@@ -158,23 +218,41 @@ def _start_event(workflow: Workflow[Any, Any], fields: dict[str, Any]) -> Event:
 
 
 def _workflow(target: str) -> Workflow[Any, Any]:
-    place, colon, name = target.rpartition(":")
-    is_named = bool(colon) and "\\" not in name  # C:\flow.py names a drive
-    if not is_named:
-        place = target
-    module = _module(place)
-    found: object = vars(module).get(name) if is_named else _only(module, place)
+    found = _target(target)
     if _is_workflow(found):
         return found
-    if not _is_workflow_class(found):
-        raise _CommandError(f"no workflow {name!r} in {place}; {_has(module)}")
+    cls = _class_of(found)
     try:
-        return found()
+        return cls()
     except TypeError as error:
         raise _CommandError(
-            f"{found.__name__} cannot be made without arguments ({_one_line(error)}); "
-            f"make one in {place} and give its name instead"
+            f"{cls.__name__} cannot be made without arguments ({_one_line(error)}); "
+            f"make one in {_split(target)[0]} and give its name instead"
         ) from None
+
+
+def _target(target: str) -> object:
+    """The workflow class or instance that a target names."""
+    module, place, name = _place(target)
+    return _only(module, place) if name is None else _named(module, place, name)
+
+
+def _named(module: ModuleType, place: str, name: str) -> object:
+    found: object = vars(module).get(name)
+    if not _is_workflow(found) and not _is_workflow_class(found):
+        raise _CommandError(f"no workflow {name!r} in {place}; {_has(module)}")
+    return found
+
+
+def _place(target: str) -> tuple[ModuleType, str, str | None]:
+    place, name = _split(target)
+    return _module(place), place, name
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    place, colon, name = target.rpartition(":")
+    is_named = bool(colon) and "\\" not in name  # C:\flow.py names a drive
+    return (place, name) if is_named else (target, None)
 
 
 def _only(module: ModuleType, place: str) -> object:

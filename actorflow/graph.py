@@ -8,56 +8,32 @@ import json
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import attrs
 
+from actorflow._edges import OUTSIDE, START, STOP, Edge
 from actorflow._signature import (
     INPUT_CODES,
     OUTPUT_CODES,
     StepConfig,
     StepSpec,
+    check_names,
     locate,
     looks_like_step,
     read_step,
     relative,
 )
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowValidationError
-from actorflow.events import Event, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.events import InputRequiredEvent, StartEvent, StopEvent
 from actorflow.validation import Survey, find_problems
+from actorflow.visualize import mermaid
 
 __all__ = ["OUTSIDE", "START", "STOP", "Edge", "Graph", "compile_workflow"]
 
-START = "<start>"
-"""Source of the edges by which a run begins. Angle brackets, for a step may be called ``start``."""
-
-STOP = "<stop>"
-"""Target of the edges by which a run ends."""
-
-OUTSIDE = "<outside>"
-"""Whoever reads the stream and answers: target of prompts, source of answers."""
-
 _Kind = Literal["method", "static", "class", "free"]
 
-_OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137"})
-
-
-class Edge(NamedTuple):
-    """One way that an event may go, for pictures.
-
-    Attributes:
-        source: Name of the step that it comes from, `START` or `OUTSIDE`.
-        event: Class of the event, as the source declares it.
-        target: Name of the step that it goes to, `STOP` or `OUTSIDE`.
-
-    Example:
-        >>> Edge(START, StartEvent, "write").target
-        'write'
-    """
-
-    source: str
-    event: type[Event]
-    target: str
+_OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137", "AF138"})
 
 
 @attrs.frozen
@@ -69,8 +45,8 @@ class Graph:
         steps: Its steps, base classes first, each in the order of its declaration; an overridden step keeps its place.
         start_event: The class of event that begins a run.
         stop_events: The classes of event that may end one.
-        accepts_external: Whether a step accepts a `HumanResponseEvent` or names events that it waits for. A step that
-            accepts any `Event` does not count.
+        accepts_external: Whether a step accepts a `HumanResponseEvent`, names events that it waits for, or skips the
+            check of its reachability. A step that accepts any `Event` does not count.
         fingerprint: Hash over the steps, what they accept and emit, and the names of these events: equal in every
             process, different after a change that matters to a run that is kept.
 
@@ -107,9 +83,18 @@ class Graph:
         return tuple(k for k, step in enumerate(self.steps) if step.receives(event_type))
 
     @property
+    def is_interactive(self) -> bool:
+        """Whether a run has to do with the outside: events may come from there, or prompts go there."""
+        return self.accepts_external or any(issubclass(e, InputRequiredEvent) for s in self.steps for e in s.emits)
+
+    @property
     def edges(self) -> tuple[Edge, ...]:
         """Every way that an event may go, in the order of the steps."""
         return tuple(dict.fromkeys(self._edges()))
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        return mermaid(self)
 
     def _edges(self) -> Iterator[Edge]:
         survey = Survey(name=self.name, steps=self.steps)
@@ -287,8 +272,13 @@ def _find(cls: type, read: list[_Read]) -> list[Problem]:
     # Functions that lack @step are taken for steps here: what follows from the lack alone is not worth telling.
     positions = [position for position, one in enumerate(read) if one.spec is not None]
     gaps = frozenset[str]().union(*(one.gaps for one in read))
+    skips: tuple[str, ...] = getattr(cls, "_actorflow_skips", ())
+    for message, hint in check_names(skips):
+        wrong = Problem(code="AF138", subject=cls.__name__, message=message, hint=hint, location=_locate_class(cls))
+        found.append((-1, wrong))
     survey = Survey(
         name=cls.__name__,
+        skips=frozenset(skips),
         steps=[one.spec for one in read if one.spec is not None],
         inputs_known=not gaps & INPUT_CODES,
         outputs_known=not gaps & OUTPUT_CODES,

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import attrs
 
-from actorflow._signature import StepSpec
+from actorflow._signature import GraphCheck, StepSpec
 from actorflow.errors import Problem
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 
@@ -47,6 +47,7 @@ RULES: dict[str, str] = {
     "AF135": "The timeout of a step is greater than 0, or None.",
     "AF136": "retry_policy is something that can decide on another attempt.",
     "AF137": "waits_for names events that can be sent to a run.",
+    "AF138": "skip_graph_checks names checks that there are.",
     "AF141": "executor is 'thread', or 'process' for a plain function of a module that takes its event only.",
     "AF142": "The idle_timeout of a step is greater than 0, or None.",
     "AF143": "overflow is one of its four words, or conflate(key).",
@@ -67,6 +68,7 @@ class Survey:
         steps: Its steps in the order of their declaration.
         inputs_known: Whether it is certain what every step accepts.
         outputs_known: Whether it is certain what every step emits.
+        skips: Checks of the graph that no step of the workflow is subject to.
 
     Example:
         >>> [problem.code for _, problem in find_problems(Survey(name="Writer", steps=()))]
@@ -77,6 +79,11 @@ class Survey:
     steps: Sequence[StepSpec]
     inputs_known: bool = True
     outputs_known: bool = True
+    skips: frozenset[str] = frozenset()
+
+    def is_exempt(self, step: StepSpec, check: GraphCheck) -> bool:
+        """Whether the author answers for a step in this."""
+        return check in self.skips or check in step.config.skip_graph_checks
 
     def start_events(self) -> tuple[type[StartEvent], ...]:
         """The start event classes that steps name; StartEvent itself where only a wildcard step gets it."""
@@ -92,10 +99,20 @@ class Survey:
             return (StopEvent,)
         return tuple(named)
 
-    def from_outside(self, step: StepSpec) -> tuple[type[Event], ...]:
-        """The classes of events from outside that a step accepts; a step that accepts any Event names none."""
+    def answers(self, step: StepSpec) -> tuple[type[Event], ...]:
+        """The classes of a step's events that come from outside by what they are; any Event is no such class."""
         entries = (HumanResponseEvent, *(waited for other in self.steps for waited in other.config.waits_for))
         return tuple(accepted for accepted in step.accepts if issubclass(accepted, entries))
+
+    def from_outside(self, step: StepSpec) -> tuple[type[Event], ...]:
+        """The classes of events from outside that a step accepts, by what they are or because its author says so."""
+        answers = self.answers(step)
+        if "reachability" not in step.config.skip_graph_checks:
+            return answers
+        missed = [accepted for accepted in step.accepts if not _is_produced(self, step, accepted)]
+        if not missed and self.steps.index(step) not in _spread(_entries(self), self.leads_to):
+            missed = list(step.accepts)
+        return tuple(accepted for accepted in step.accepts if accepted in answers or accepted in missed)
 
     def is_waited_for(self, event: type[Event]) -> bool:
         """Whether an event that steps emit may be kept for a body's wait."""
@@ -219,7 +236,7 @@ def _accepts_stop(survey: Survey) -> Iterator[Found]:
 def _never_consumed(survey: Survey) -> Iterator[Found]:
     for k, step in enumerate(survey.steps):
         for event in step.emits:
-            if not _is_consumed(survey, event):
+            if not _is_consumed(survey, event) and not survey.is_exempt(step, "terminal_event"):
                 yield _about(
                     survey,
                     k,
@@ -232,7 +249,9 @@ def _never_consumed(survey: Survey) -> Iterator[Found]:
 def _never_produced(survey: Survey) -> Iterator[Found]:
     for k, step in enumerate(survey.steps):
         for accepted in step.accepts:
-            if not issubclass(accepted, StopEvent) and not _is_produced(survey, step, accepted):
+            if survey.is_exempt(step, "reachability") or issubclass(accepted, StopEvent):
+                continue
+            if not _is_produced(survey, step, accepted):
                 yield _about(
                     survey,
                     k,
@@ -251,7 +270,7 @@ def _is_consumed(survey: Survey, event: type[Event]) -> bool:
 
 
 def _is_produced(survey: Survey, step: StepSpec, accepted: type[Event]) -> bool:
-    if accepted in survey.from_outside(step):
+    if accepted in survey.answers(step):
         return True
     exact = not step.config.accept_event_subclasses
     produced = [*survey.start_events(), *(event for other in survey.steps for event in other.emits)]
@@ -270,7 +289,7 @@ def _unreachable(survey: Survey) -> Iterator[Found]:
         return
     reached = _reachable(survey)
     for k, step in enumerate(survey.steps):
-        if k not in reached:
+        if k not in reached and not survey.is_exempt(step, "reachability"):
             senders = [s.name for j, s in enumerate(survey.steps) if k in survey.leads_to(j)]
             yield _about(
                 survey,
@@ -289,7 +308,7 @@ def _dead_end(survey: Survey) -> Iterator[Found]:
     backwards = {k: {j for j in range(len(survey.steps)) if k in survey.leads_to(j)} for k in range(len(survey.steps))}
     good = _spread(ending, backwards.__getitem__)
     for k in range(len(survey.steps)):
-        if k in reached and k not in good:
+        if k in reached and k not in good and not survey.is_exempt(survey.steps[k], "dead_end"):
             loop = sorted(_spread({k}, survey.leads_to) - {k})
             names = f", only to {_listed([survey.steps[j].name for j in loop])}" if loop else ", only to itself"
             yield _about(
@@ -302,16 +321,21 @@ def _dead_end(survey: Survey) -> Iterator[Found]:
 
 
 def _reachable(survey: Survey) -> set[int]:
-    """Steps that a run may come to. One whose events nobody produces counts: it is reported for that already."""
+    """Steps that a run may come to."""
+    trusted = {k for k, step in enumerate(survey.steps) if "reachability" in step.config.skip_graph_checks}
+    return _spread(_entries(survey) | trusted, survey.leads_to)
+
+
+def _entries(survey: Survey) -> set[int]:
+    """Steps that a run comes to first. One whose events nobody produces counts: it is reported for that already."""
     start = survey.start_events()
-    entries = {
+    return {
         k
         for k, step in enumerate(survey.steps)
         if any(step.receives(event) for event in start)
-        or survey.from_outside(step)
+        or survey.answers(step)
         or any(not _is_produced(survey, step, accepted) for accepted in step.accepts)
     }
-    return _spread(entries, survey.leads_to)
 
 
 def _may_end(survey: Survey, step: StepSpec) -> bool:
@@ -319,6 +343,7 @@ def _may_end(survey: Survey, step: StepSpec) -> bool:
     return (
         step.returns_none
         or not step.emits
+        or survey.is_exempt(step, "dead_end")
         or any(
             issubclass(event, StopEvent | InputRequiredEvent)
             or issubclass(StopEvent, event)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import builtins
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import FrameType
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import attrs
 from typing_extensions import TypeVar as TypeVarDefault
 
-from actorflow._signature import StepConfig
+from actorflow._signature import GraphCheck, StepConfig, names_of
 from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
@@ -46,6 +46,7 @@ def step(
     idle_timeout: float | None = None,
     executor: Literal["thread", "process"] = "thread",
     limit: str | None = None,
+    skip_graph_checks: Collection[GraphCheck] = (),
 ) -> Callable[[F], F]: ...
 def step(
     function: F | None = None,
@@ -63,6 +64,7 @@ def step(
     idle_timeout: float | None = None,
     executor: Literal["thread", "process"] = "thread",
     limit: str | None = None,
+    skip_graph_checks: Collection[GraphCheck] = (),
 ) -> F | Callable[[F], F]:
     """Marks a method, or with `workflow` a free function, as a step of a workflow.
 
@@ -90,6 +92,9 @@ def step(
         executor: Where a plain ``def`` step runs: in a ``"thread"``, or in a ``"process"``, which is killed when the
             step's time is over. A process step is a function of its module and takes its event only.
         limit: Name of a limit of the `Runtime`: how many executions may go on at once in all of its runs.
+        skip_graph_checks: What the author answers for at this step: ``"reachability"`` (its events come in a way that
+            the graph does not show, from outside perhaps), ``"terminal_event"`` (what it returns may be accepted by no
+            step), ``"dead_end"`` (it need not lead to a StopEvent).
 
     Example:
         >>> from actorflow import StartEvent, StopEvent, Workflow, step
@@ -112,6 +117,7 @@ def step(
         idle_timeout=idle_timeout,
         executor=executor,
         limit=limit,
+        skip_graph_checks=names_of(skip_graph_checks),
     )
 
     def mark(fn: F) -> F:
@@ -143,6 +149,8 @@ class Workflow(Generic[StartT, StopT]):
     """A class of steps that events connect: derive from it, mark methods with `@step`, call `run`.
 
     Checked once per class, when the first instance is made: `WorkflowValidationError` reports every problem at once.
+    ``class Writer(Workflow, skip_graph_checks={"dead_end"})`` leaves a check of the graph out for all steps of a class
+    and of those that derive from it; `step` names the checks, and leaves them out for one step.
 
     Args:
         timeout: Seconds that a run may take; None (the default) for no limit.
@@ -173,10 +181,12 @@ class Workflow(Generic[StartT, StopT]):
     _actorflow_names: Mapping[str, Any] = {}
     _actorflow_compiled: Any = None
     _actorflow_pending: tuple[FrameType, frozenset[str]] | None = None
+    _actorflow_skips: tuple[str, ...] = ()
     __actorflow_free_steps__: dict[str, Callable[..., Any]] = {}  # noqa: RUF012 - replaced, never changed
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, skip_graph_checks: Collection[GraphCheck] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._actorflow_skips = (*cls._actorflow_skips, *names_of(skip_graph_checks))
         cls._actorflow_capture(vars(cls).values())
 
     @classmethod
@@ -307,13 +317,23 @@ class Workflow(Generic[StartT, StopT]):
         """Checks the workflow without running it.
 
         Returns:
-            Whether it can be entered from outside while it runs (a step accepts a `HumanResponseEvent`).
+            Whether it has to do with the outside while it runs: a step returns an `InputRequiredEvent`, accepts a
+            `HumanResponseEvent`, or waits for an event.
 
         Raises:
             WorkflowValidationError: It cannot work; the error lists every problem.
         """
         cls._actorflow_forget()
-        return bool(cls._actorflow_graph().accepts_external)
+        return bool(cls._actorflow_graph().is_interactive)
+
+    @classmethod
+    def mermaid(cls) -> str:
+        """The workflow as a Mermaid flowchart: its steps, and the events between them.
+
+        Raises:
+            WorkflowValidationError: It cannot work; the error lists every problem.
+        """
+        return str(cls._actorflow_graph().mermaid())
 
     def run(
         self,

@@ -20,6 +20,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "words": (
         ("errors",),
+        ("_fields", "_foreign"),
         ("events",),
         ("retry", "flow"),
         ("supervision", "resources"),
@@ -29,7 +30,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("handle",),
     ),
     "declare": (("_signature", "workflow"),),
-    "compile": (("graph", "validation", "serialization", "snapshots", "visualize"),),
+    "compile": (("_edges", "graph", "validation", "serialization", "snapshots", "visualize"),),
     "run": (("_runtime.*",), ("_runtime",)),
     "face": (("retry_policy", "resource", "collect"), ("",)),
     "keep and watch": (("stores.*",), ("stores", "durable", "telemetry")),

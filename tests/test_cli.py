@@ -1,4 +1,4 @@
-"""The command runs a workflow, and answers a wrong command with one line that names what there is."""
+"""The command runs, checks and draws workflows; a wrong command is answered with one line that names what there is."""
 
 from __future__ import annotations
 
@@ -267,6 +267,12 @@ WRONG: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize(("words", "line"), WRONG.values(), ids=WRONG)
 def test_a_wrong_command_is_one_line(cli: Cli, folder: Path, words: list[str], line: str) -> None:
     """Whatever is wrong with a command is said in one line, exit code 2, and nothing has run."""
+    fill(folder)
+    assert cli("run", *words) == Outcome(2, "", f"{line}\n")
+
+
+def fill(folder: Path) -> None:
+    """Files with everything that can be wrong with one."""
     (folder / "flow.py").write_text(FLOW)
     (folder / "two.py").write_text(FLOW + SECOND)
     (folder / "empty.py").write_text("")
@@ -276,7 +282,6 @@ def test_a_wrong_command_is_one_line(cli: Cli, folder: Path, words: list[str], l
     (folder / "syntax.py").write_text("print(\n")
     (folder / "needs.py").write_text(FLOW.replace("class Writer(Workflow):", NEEDS))
     (folder / "sub").mkdir()
-    assert cli("run", *words) == Outcome(2, "", f"{line}\n")
 
 
 NEEDS = """
@@ -346,6 +351,119 @@ def test_help_names_the_options(cli: Cli) -> None:
     assert (done.code, done.err) == (0, "")
     for word in ("--input", "--backend", "--traceback"):
         assert word in done.out
+
+
+# -- check and graph
+
+
+LOST = FLOW.replace("ctx: Context, ev: Draft", "ctx: Context, ev: StartEvent")
+
+
+@pytest.mark.parametrize("target", ["flow.py:Writer", "flow:Writer", "flow.py", "flow", "flow.py:ready"])
+def test_a_checked_workflow_is_one_line(cli: Cli, folder: Path, target: str) -> None:
+    """What was found well is summed up; a class and its instance are one workflow."""
+    (folder / "flow.py").write_text(FLOW + "\nready = Writer()\n")
+    assert cli("check", target) == Outcome(0, "ok Writer: 2 steps, from StartEvent to StopEvent\n", "")
+
+
+TALKS = """
+from actorflow import InputRequiredEvent
+
+class Done(StopEvent[str]): ...
+
+class Asker(Workflow):
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent | Done | StopEvent: ...
+
+class _Base(Workflow): ...
+"""
+
+
+def test_all_workflows_of_a_module_are_checked(cli: Cli, folder: Path) -> None:
+    """Without a name all are checked, but for those with private names, and counted."""
+    (folder / "flow.py").write_text(FLOW + SECOND + TALKS)
+    done = cli("check", "flow.py")
+    assert done == Outcome(
+        0,
+        "ok Writer: 2 steps, from StartEvent to StopEvent\n"
+        "ok Repeater: 1 step, from Ask to StopEvent\n"
+        "ok Asker: 1 step, from StartEvent to Done or StopEvent, with events to or from outside\n"
+        "none of 3 workflows has problems\n",
+        "",
+    )
+
+
+def test_every_problem_is_shown(cli: Cli, folder: Path) -> None:
+    """A workflow that cannot work shows all that is wrong, with file and line, and the check fails."""
+    (folder / "flow.py").write_text(LOST + SECOND + "class _Base(Workflow): ...\nclass Empty(Workflow): ...\n")
+    done = cli("check", "flow.py")
+    assert (done.code, done.err) == (1, "")
+    assert done.out == (
+        "workflow Writer has 1 problem:\n"
+        "  AF105 Writer.write (flow.py:8): it returns Draft, which no step accepts. "
+        "Write a step that accepts it; for an event that is only shown use ctx.write_event_to_stream\n"
+        "ok Repeater: 1 step, from Ask to StopEvent\n"
+        "workflow Empty has 1 problem:\n"
+        "  AF101 Empty (flow.py:27): it has no step. Write an async method and decorate it with @step\n"
+        "2 of 3 workflows have problems\n"
+    )
+    assert cli("check", "flow.py:Repeater").code == 0
+    assert cli("check", "flow.py:_Base").code == 1
+
+
+def test_a_module_that_makes_a_wrong_workflow(cli: Cli, folder: Path) -> None:
+    """Problems that stop the module from being imported are shown like those of any other workflow."""
+    (folder / "flow.py").write_text(LOST + "ready = Writer()\n")
+    done = cli("check", "flow.py")
+    assert (done.code, done.err) == (1, "")
+    assert done.out.startswith("workflow Writer has 1 problem:\n  AF105 Writer.write (flow.py:8): ")
+
+
+def test_a_workflow_that_needs_arguments_is_checked_and_drawn(cli: Cli, folder: Path) -> None:
+    """No instance is made."""
+    (folder / "flow.py").write_text(FLOW.replace("class Writer(Workflow):", NEEDS))
+    assert cli("check", "flow.py") == Outcome(0, "ok Needs: 2 steps, from StartEvent to StopEvent\n", "")
+    assert cli("graph", "flow.py").code == 0
+
+
+@pytest.mark.parametrize("target", ["flow.py:Writer", "flow", "flow.py:ready"])
+def test_a_graph_is_mermaid(cli: Cli, folder: Path, target: str) -> None:
+    """The picture is the output, and nothing else is."""
+    (folder / "flow.py").write_text(FLOW + ("" if target == "flow" else "\nready = Writer()\n"))
+    assert cli("graph", target) == Outcome(
+        0,
+        "flowchart TD\n"
+        '    start(["start"])\n'
+        '    step0["write"]\n'
+        '    step1["publish"]\n'
+        '    stop(["stop"])\n'
+        '    start -->|"StartEvent"| step0\n'
+        '    step0 -->|"Draft"| step1\n'
+        '    step1 -->|"StopEvent"| stop\n',
+        "",
+    )
+
+
+def test_a_workflow_that_cannot_work_is_not_drawn(cli: Cli, folder: Path) -> None:
+    """Its problems are told instead, and no traceback."""
+    (folder / "flow.py").write_text(LOST)
+    done = cli("graph", "flow.py")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("workflow Writer has 1 problem:\n  AF105 Writer.write (flow.py:8): ")
+
+
+TARGETS = {name: case for name, case in WRONG.items() if len(case[0]) == 1 and name != "a field too few"}
+
+
+@pytest.mark.parametrize("command", ["check", "graph"])
+@pytest.mark.parametrize(("words", "line"), TARGETS.values(), ids=TARGETS)
+def test_a_wrong_target_is_one_line(cli: Cli, folder: Path, command: str, words: list[str], line: str) -> None:
+    """A target that cannot be found is answered as it is by `run`."""
+    fill(folder)
+    if words in (["needs.py"], ["two.py"]) and (command == "check" or words == ["needs.py"]):
+        assert cli(command, *words).code == 0  # needs no instance, takes several
+    else:
+        assert cli(command, *words) == Outcome(2, "", f"{line}\n")
 
 
 @pytest.mark.parametrize("extra", ["cyclopts", "rich"])

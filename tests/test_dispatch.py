@@ -664,7 +664,7 @@ async def test_leaving_a_runtime_by_an_exception_cancels() -> None:
                 log.append("cleaned")
             return StopEvent()
 
-    with pytest.raises(KeyError):  # noqa: PT012
+    with pytest.raises(KeyError):
         async with Runtime() as inner:
             await inner.start(Flow())
             await anyio.sleep(1)

@@ -25,8 +25,8 @@ from actorflow import (
     WorkflowStalled,
     step,
 )
-from actorflow._runtime.joins import Buffer
 from actorflow._runtime.actor import INBOX_GROWTH
+from actorflow._runtime.joins import Buffer
 from actorflow._runtime.run import LiveRun
 from actorflow.testing import Random, current_turns, simulate
 from tests.seams import SlowJournal

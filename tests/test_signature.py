@@ -283,7 +283,10 @@ START = "AF{} Writer.write (flow.py:1): "
         (
             "def write(ev: Draft) -> None: yield",
             "120",
-            "it is not a function that returns its events. Write it as `async def`, or as a `def` that runs in a thread, without `yield`",
+            (
+                "it is not a function that returns its events. "
+                "Write it as `async def`, or as a `def` that runs in a thread, without `yield`"
+            ),
         ),
         (
             "async def write(ev: Draft) -> AsyncIterator[Draft]: yield",

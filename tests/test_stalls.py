@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +14,7 @@ from actorflow import (
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
+    Run,
     StartEvent,
     StopEvent,
     Workflow,
@@ -36,10 +39,10 @@ async def test_the_diagnosis_names_every_fan_in() -> None:
 
     class Flow(Workflow):
         @step
-        async def begin(self, ctx: Context, ev: StartEvent) -> A | B | None:
+        async def begin(self, ctx: Context, ev: StartEvent) -> A | B:
             ctx.send_event(A(n=1))
             ctx.send_event(A(n=2))
-            await ctx.send(B())
+            return B()
 
         @step(num_workers=1)
         async def gather(self, ctx: Context, ev: A | B) -> StopEvent | None:
@@ -87,6 +90,8 @@ async def test_answered_and_idle_again_says_so(caplog: pytest.LogCaptureFixture)
     """Its prompt answered, a run that could only be entered from outside says at once that nobody is known to."""
     caplog.set_level(logging.WARNING, logger="actorflow")
     run = Asking().run(run_id="r")
+    async for _ in run.stream_events():
+        break
     await run.send_event(HumanResponseEvent(response=""))
     idle = [event async for event in until_idle(run)]
     why = "Asking.answered returned None last"
@@ -100,8 +105,8 @@ async def test_answered_and_idle_again_says_so(caplog: pytest.LogCaptureFixture)
     assert [type(event) async for event in run.stream_events(after=-1)] == [InputRequiredEvent, StopEvent]
 
 
-async def until_idle(run):  # type: ignore[no-untyped-def] # noqa: ANN # pyright: ignore
-    async for event in run.stream_events(expose_internal=True):
+async def until_idle(run: Run[Any]) -> AsyncIterator[Event]:
+    async for event in run.stream_events(expose_internal=True, after=-1):
         yield event
         if isinstance(event, WorkflowIdleEvent):
             return

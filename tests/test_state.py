@@ -366,7 +366,7 @@ async def test_edit_state_commits_at_the_end() -> None:
 async def test_edit_state_discards_on_error() -> None:
     """An exception leaves nothing of the block, and frees the turn."""
     face, log = logged(DictState(xs=[1]))
-    with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
+    with pytest.raises(KeyError):
         async with face.edit_state() as state:
             state.xs.append(2)
             raise KeyError
@@ -578,7 +578,7 @@ async def test_a_touch_that_raises_commits_nothing() -> None:
 
     inner = StateStore(DictState(n=1))
     face = StateFace(inner, touch, lambda _path, _value: None)
-    with pytest.raises(ContextStateError):  # noqa: PT012 - the end of the block raises
+    with pytest.raises(ContextStateError):
         async with face.edit_state() as state:
             state.n = 2
             allowed = False

@@ -766,6 +766,194 @@ def test_a_class_method() -> None:
     assert told(Alone) == [f"AF120 Alone.note: {message}"]
 
 
+# -- what authors answer for
+
+
+class Lost(Base, skip_graph_checks=["terminal_event"]):
+    @step
+    async def review(self, ev: Draft) -> Ping | None: ...
+
+
+def test_a_returned_event_that_nobody_need_accept() -> None:
+    """`terminal_event` is left out for a step, or for all steps of a class and of those that derive from it."""
+
+    class Below(Lost):
+        @step
+        async def other(self, ev: Draft) -> Pong | None: ...
+
+    class Single(Base):
+        @step(skip_graph_checks=["terminal_event"])
+        async def review(self, ev: Draft) -> Ping | None: ...
+
+        @step
+        async def other(self, ev: Draft) -> Pong | None: ...
+
+    assert told(Lost) == []
+    assert told(Below) == []
+    assert [line.partition(",")[0] for line in told(Single)] == ["AF105 Single.other: it returns Pong"]
+
+
+def test_a_step_whose_events_come_from_elsewhere() -> None:
+    """`reachability` lets a step have events that no step returns; what lies behind it is reached."""
+
+    class Fed(Base):
+        @step(skip_graph_checks=["reachability"])
+        async def ping(self, ev: Ping | Draft) -> Pong: ...
+
+        @step
+        async def pong(self, ev: Pong) -> None: ...
+
+    class FedAll(Base, skip_graph_checks=["reachability"]):
+        @step
+        async def ping(self, ev: Ping | Draft) -> Pong: ...
+
+        @step
+        async def pong(self, ev: Pong) -> None: ...
+
+    assert told(Fed) == []
+    assert told(FedAll) == []
+    assert compile_workflow(Fed).accepts_external
+    assert not compile_workflow(FedAll).accepts_external
+    outside = [edge for edge in compile_workflow(Fed).edges if edge.source == graph.OUTSIDE]
+    assert [(edge.event, edge.target) for edge in outside] == [(Ping, "ping")]
+
+
+def test_an_island_that_is_entered_from_elsewhere() -> None:
+    """`reachability` of one step of an island makes the others reached."""
+
+    class Island(Base):
+        @step(skip_graph_checks=["reachability"])
+        async def ping(self, ev: Ping) -> Pong: ...
+
+        @step
+        async def pong(self, ev: Pong) -> Ping | StopEvent: ...
+
+    class Islands(Base, skip_graph_checks=["reachability"]):
+        @step
+        async def ping(self, ev: Ping) -> Pong: ...
+
+        @step
+        async def pong(self, ev: Pong) -> Ping | StopEvent: ...
+
+    assert told(Island) == []
+    assert told(Islands) == []
+    outside = [edge for edge in compile_workflow(Island).edges if edge.source == graph.OUTSIDE]
+    assert [(edge.event, edge.target) for edge in outside] == [(Ping, "ping")]
+
+
+def test_a_step_that_is_reached_anyway_is_not_entered_from_outside() -> None:
+    """An exemption that is not needed changes nothing."""
+
+    class Needless(Base):
+        @step(skip_graph_checks=["reachability", "dead_end", "terminal_event"])
+        async def note(self, ev: Draft) -> None: ...
+
+    assert told(Needless) == []
+    assert not compile_workflow(Needless).accepts_external
+    assert [edge for edge in compile_workflow(Needless).edges if edge.source == graph.OUTSIDE] == []
+
+
+def test_a_loop_that_need_not_end() -> None:
+    """`dead_end` lets a step lead nowhere, and is enough for the steps that only lead to it."""
+
+    class Round(Base):
+        @step
+        async def enter(self, ev: Draft) -> Ping: ...
+
+        @step(skip_graph_checks=["dead_end"])
+        async def ping(self, ev: Ping) -> Pong: ...
+
+        @step
+        async def pong(self, ev: Pong) -> Ping: ...
+
+    class RoundAll(Base, skip_graph_checks={"dead_end"}):
+        @step
+        async def ping(self, ev: Draft | Ping) -> Ping: ...
+
+    assert told(Round) == []
+    assert told(RoundAll) == []
+
+
+def test_a_check_that_there_is_not() -> None:
+    """A misspelt check is an option with a wrong value, at a step and at a class; a lone string is one name."""
+    misspelt: Any = ["reachabilty", "all"]
+
+    class Wrong(Base, skip_graph_checks=misspelt):
+        @step(skip_graph_checks=misspelt[1])
+        async def note(self, ev: Draft) -> None: ...
+
+    there = "There are 'reachability', 'terminal_event' and 'dead_end'"
+    assert told(Wrong) == [
+        f"AF138 Wrong: skip_graph_checks names 'all', which is no check. {there}",
+        "AF138 Wrong: skip_graph_checks names 'reachabilty', which is no check. Did you mean 'reachability'?",
+        f"AF138 Wrong.note: skip_graph_checks names 'all', which is no check. {there}",
+    ]
+    with pytest.raises(WorkflowConfigurationError):
+        compile_workflow(Wrong)
+
+
+def test_what_cannot_be_left_out() -> None:
+    """No exemption covers a run that could not begin or end, or an event that no step gets."""
+
+    class Nothing(Workflow, skip_graph_checks=["reachability", "terminal_event", "dead_end"]):
+        @step
+        async def only(self, ev: StopEvent) -> Ping: ...
+
+    assert [line.partition(":")[0] for line in told(Nothing)] == [
+        "AF102 Nothing",
+        "AF104 Nothing",
+        "AF109 Nothing.only",
+    ]
+
+
+class Talks(Base):
+    @step
+    async def ask(self, ev: Draft) -> Prompt: ...
+
+
+class Listens(Base):
+    @step
+    async def hear(self, ev: Answer) -> None: ...
+
+
+@pytest.mark.parametrize(("cls", "interactive"), [(Base, False), (Lost, False), (Talks, True), (Listens, True)])
+def test_validate(cls: type[Workflow], interactive: bool) -> None:
+    """`Workflow.validate()` says whether a run has to do with the outside."""
+    assert cls.validate() is interactive
+
+
+def test_validate_reports_every_problem_each_time() -> None:
+    """It raises what making an instance raises, as often as it is asked, and sees steps that were added since."""
+
+    class Wrong(Base):
+        @step
+        async def lost(self, ev: Draft) -> Ping: ...
+
+    messages: list[str] = []
+    for _ in range(2):
+        with pytest.raises(WorkflowValidationError) as caught:
+            Wrong.validate()
+        messages.append(str(caught.value))
+    line = Wrong.lost.__code__.co_firstlineno
+    place = f"{_signature.relative(Path(__file__))}:{line}"
+    assert (
+        messages
+        == [
+            (
+                f"workflow Wrong has 1 problem:\n  AF105 Wrong.lost ({place}): it returns Ping, which no step accepts. "
+                "Write a step that accepts it; for an event that is only shown use ctx.write_event_to_stream"
+            )
+        ]
+        * 2
+    )
+
+    @step(workflow=Wrong)
+    async def found(ev: Ping) -> None: ...
+
+    assert found.__name__ == "found"
+    assert Wrong.validate() is False
+
+
 # -- the report
 
 
@@ -887,3 +1075,15 @@ def test_every_problem_has_its_rule() -> None:
     assert used == set(RULES)
     assert list(RULES) == sorted(RULES)
     assert all(re.fullmatch(r"[A-Za-z_].*[^.]\.", rule) for rule in RULES.values())
+
+
+def test_options_of_an_instance() -> None:
+    """Options of a workflow that it cannot have are all told, with the class's name."""
+    nothing: Any = "nothing"
+    with pytest.raises(WorkflowConfigurationError) as caught:
+        Base(timeout=0, on_unhandled=nothing)
+    assert str(caught.value) == (
+        "workflow Base has 2 problems:\n"
+        "  AF131 Base: timeout is 0. Give seconds greater than 0, or None for no limit\n"
+        "  AF132 Base: on_unhandled is 'nothing'. Give 'error' or 'dead_letter'"
+    )

@@ -333,7 +333,9 @@ class Execution(Timer):
         self.run.check(event, step)
         self.progress()
         outbox, effects = self.outbox, self.effects
-        if (outbox is not None and outbox.parked >= OUTBOX_LIMIT) or (effects is not None and len(effects) >= OUTBOX_LIMIT):
+        if (outbox is not None and outbox.parked >= OUTBOX_LIMIT) or (
+            effects is not None and len(effects) >= OUTBOX_LIMIT
+        ):
             raise WorkflowRuntimeError(
                 f"{self.run.plan.name}.{self.actor.name} has {OUTBOX_LIMIT} events parked because their receivers' "
                 "inboxes are full; use `await ctx.send(event)`, which waits for room",
