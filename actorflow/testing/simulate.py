@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import Generic, TypeVar, cast
 
 import anyio
@@ -11,14 +10,12 @@ import attrs
 
 from actorflow.testing._backends import Backend, run
 from actorflow.testing.clock import Pace, VirtualClock
-from actorflow.testing.schedule import Schedule, TurnGate
+from actorflow.testing.gate import TurnGate, turns_here
+from actorflow.testing.schedule import Schedule
 
-__all__ = ["Simulation", "current_turns", "simulate"]
+__all__ = ["Simulation", "simulate"]
 
 T = TypeVar("T")
-
-
-_turns: ContextVar[TurnGate | None] = ContextVar("actorflow.testing.turns", default=None)
 
 
 def _now(clock: VirtualClock) -> float:
@@ -48,11 +45,6 @@ class Simulation(Generic[T]):
     clock: VirtualClock = attrs.field(eq=_now)
     log: tuple[tuple[int, int], ...] = ()
     turns: int = 0
-
-
-def current_turns() -> TurnGate | None:
-    """The gate of the simulation that the caller runs in, for ``Runtime(turns=...)``; None without a schedule."""
-    return _turns.get()
 
 
 def simulate(
@@ -94,7 +86,7 @@ def simulate(
     pace = Pace(gate)
 
     async def program() -> T:
-        _turns.set(gate)
+        turns_here.set(gate)
         pace.main = anyio.get_current_task().id
         cause = None
         try:
