@@ -26,7 +26,7 @@ _GRACE = 0.01  # real seconds that open files get to speak before time jumps ove
 MAX_PASSES = 100_000
 
 # Where a task is shown to wait, these are not what the reader wrote.
-_MACHINERY = ("anyio", "asyncio", "contextlib", "outcome", "trio", "actorflow.testing")
+_MACHINERY = ("anyio", "asyncio", "contextlib", "outcome", "trio", "actorflow.testing", "actorflow._runtime")
 # Code in which the loop works for a thread that waits in `from_thread.run`: such a thread is not busy. Private names of
 # anyio and trio; see test_a_thread_that_waits_on_the_loop_is_not_busy.
 _FOR_A_THREAD = {

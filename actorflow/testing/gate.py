@@ -7,11 +7,13 @@ schedule means one trace, on asyncio as on trio.
 
 from __future__ import annotations
 
+import math
 import types
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
@@ -116,16 +118,27 @@ class TurnGate:
     def _gate(self, ticket: int, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
         value: Any = None
         error: BaseException | None = None
+        trap: Any = None
+        began = at_once = False
         while True:
-            try:
-                interrupt = yield from self._turn(ticket).__await__()
-            except GeneratorExit:
-                coro.close()
-                raise
-            except BaseException as raised:  # noqa: BLE001 - a KeyboardInterrupt: the coroutine's own, as without a gate
-                interrupt = raised
+            interrupt: BaseException | None = None
+            if not at_once:
+                try:
+                    interrupt = yield from self._turn(ticket).__await__()
+                except GeneratorExit:
+                    coro.close()
+                    raise
+                except BaseException as raised:  # noqa: BLE001 - a KeyboardInterrupt: the coroutine's own, as without a gate
+                    interrupt = raised
+                if began and interrupt is None and error is None and _is_cancelled_late(trap, coro):
+                    try:
+                        yield  # the loop throws the cancellation in here
+                    except BaseException as raised:  # noqa: BLE001 - the coroutine's
+                        error = raised
             # As in an asyncio task: who is cancelled while its value is on the way gets the cancellation.
             error = interrupt or error
+            after_checkpoint = _is_checkpoint(trap)
+            began, turn = True, self.turns
             try:
                 trap = coro.send(value) if error is None else coro.throw(error)
             except StopIteration as stop:
@@ -140,6 +153,8 @@ class TurnGate:
                 raise
             except BaseException as raised:  # noqa: BLE001 - thrown into the coroutine when its turn comes
                 error = raised
+            # The second half of one of trio's checkpoints, which finds at its turn that it is cancelled: no other turn.
+            at_once = after_checkpoint and turn == self.turns and hasattr(value, "error")
 
     async def _turn(self, ticket: int) -> BaseException | None:
         """Returns when it is this ticket's turn; a cancellation that came meanwhile is handed back, not lost."""
@@ -218,3 +233,29 @@ def _gates_itself(coro: object) -> bool:
         return False
     # A private name of anyio; see test_tasks_that_gate_themselves_are_gated_once.
     return any(getattr(getattr(held, "_coro", None), "cr_code", None) in _GATED for held in frame.f_locals.values())
+
+
+# The loops' checkpoints differ in one thing: whether a cancellation that comes while the task waits for its turn is found
+# at this checkpoint (trio) or at the next one (asyncio). A gate makes them alike, as trio has it. Private names; see
+# test_a_cancellation_meets_a_checkpoint.
+
+
+def _is_checkpoint(trap: object) -> bool:
+    """Whether this is the first half of a checkpoint on trio, whose second half looks for cancellation."""
+    return getattr(trap, "__name__", "") == "CancelShieldedCheckpoint"
+
+
+def _is_cancelled_late(trap: object, coro: object) -> bool:
+    """Whether asyncio has let a checkpoint or a sleep pass that is cancelled by now."""
+    if anyio.current_effective_deadline() != -math.inf:
+        return False
+    if trap is None:
+        return True  # sleep(0) yields nothing
+    innermost: FrameType | None = None
+    for innermost in await_frames(coro):
+        pass
+    return (
+        innermost is not None
+        and innermost.f_code.co_name == "sleep"
+        and innermost.f_globals.get("__name__") == "asyncio.tasks"
+    )
