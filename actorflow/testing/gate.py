@@ -13,7 +13,6 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
@@ -138,7 +137,7 @@ class TurnGate:
             # As in an asyncio task: who is cancelled while its value is on the way gets the cancellation.
             error = interrupt or error
             after_checkpoint = _is_checkpoint(trap)
-            began, turn = True, self.turns
+            began = True
             try:
                 trap = coro.send(value) if error is None else coro.throw(error)
             except StopIteration as stop:
@@ -154,7 +153,7 @@ class TurnGate:
             except BaseException as raised:  # noqa: BLE001 - thrown into the coroutine when its turn comes
                 error = raised
             # The second half of one of trio's checkpoints, which finds at its turn that it is cancelled: no other turn.
-            at_once = after_checkpoint and turn == self.turns and hasattr(value, "error")
+            at_once = after_checkpoint and hasattr(value, "error") and _is_in(coro, "trio._core._run", "checkpoint")
 
     async def _turn(self, ticket: int) -> BaseException | None:
         """Returns when it is this ticket's turn; a cancellation that came meanwhile is handed back, not lost."""
@@ -251,11 +250,11 @@ def _is_cancelled_late(trap: object, coro: object) -> bool:
         return False
     if trap is None:
         return True  # sleep(0) yields nothing
-    innermost: FrameType | None = None
-    for innermost in await_frames(coro):
-        pass
-    return (
-        innermost is not None
-        and innermost.f_code.co_name == "sleep"
-        and innermost.f_globals.get("__name__") == "asyncio.tasks"
+    return _is_in(coro, "asyncio.tasks", "sleep")
+
+
+def _is_in(coro: object, module: str, function: str) -> bool:
+    """Whether a suspended coroutine is inside of this function."""
+    return any(
+        frame.f_code.co_name == function and frame.f_globals.get("__name__") == module for frame in await_frames(coro)
     )
