@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextvars import Context, copy_context
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from typing import Any, Literal, TypeVar, TypeVarTuple, cast
 
 import anyio
 
@@ -263,7 +263,7 @@ def _trio_clock(make: Callable[[], Pace]) -> Any:
         def task_spawned(self, task: trio.lowlevel.Task) -> None:
             gate = self.pace.gate
             if gate is not None:
-                task.coro = gate.adopt(task.coro, task.context)
+                task.coro = cast("Any", gate.adopt(task.coro, task.context))
 
         def task_scheduled(self, task: trio.lowlevel.Task) -> None:
             self._quiet = False

@@ -90,7 +90,8 @@ class TurnGate:
         """
         if context.get(turns_here) is not self or _gates_itself(coro):
             return coro
-        return self.drive(self.ticket(), coro)
+        driven: Coroutine[Any, Any, T] = self.drive(self.ticket(), coro)
+        return driven
 
     def undone(self) -> tuple[str, ...]:
         """A line for each gated task that has not ended: its ticket, and where it is."""
@@ -234,9 +235,9 @@ def _gates_itself(coro: object) -> bool:
     return any(getattr(getattr(held, "_coro", None), "cr_code", None) in _GATED for held in frame.f_locals.values())
 
 
-# The loops' checkpoints differ in one thing: whether a cancellation that comes while the task waits for its turn is found
-# at this checkpoint (trio) or at the next one (asyncio). A gate makes them alike, as trio has it. Private names; see
-# test_a_cancellation_meets_a_checkpoint.
+# The loops' checkpoints differ in one thing: whether a cancellation that comes while the task waits for its turn is
+# found at this checkpoint (trio) or at the next one (asyncio). A gate makes them alike, as trio has it. Private names;
+# see test_a_cancellation_meets_a_checkpoint.
 
 
 def _is_checkpoint(trap: object) -> bool:

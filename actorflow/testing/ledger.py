@@ -33,9 +33,9 @@ class _Account:
     unhandled: int = 0
     published: int = 0
     ended: int = 0  # it was the run's last
-    first_attempts: Counter[str] = attrs.field(factory=Counter)
-    later_attempts: Counter[str] = attrs.field(factory=Counter)
-    failures: Counter[str] = attrs.field(factory=Counter)
+    first_attempts: Counter[str] = attrs.field(factory=Counter[str])
+    later_attempts: Counter[str] = attrs.field(factory=Counter[str])
+    failures: Counter[str] = attrs.field(factory=Counter[str])
 
 
 @attrs.define
@@ -43,9 +43,9 @@ class _Book:
     """The accounts of one run."""
 
     plan: Plan
-    accounts: dict[int, _Account] = attrs.field(factory=dict)
+    accounts: dict[int, _Account] = attrs.field(factory=dict[int, _Account])
     # For each sender, the numbers under which it sent an event; for each pair, the last that the receiver got.
-    sendings: dict[int, dict[Sender, list[int]]] = attrs.field(factory=dict)
+    sendings: dict[int, dict[Sender, list[int]]] = attrs.field(factory=dict[int, dict[Sender, list[int]]])
     received: defaultdict[tuple[Sender, str], int] = attrs.field(factory=lambda: defaultdict(int))
 
     def of(self, event: Event) -> _Account:

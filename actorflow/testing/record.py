@@ -121,14 +121,18 @@ class Record:
             kind: A class of events; subclasses count.
         """
         return tuple(
-            Timed(h.time, h.event) for h in self.happenings if h.what in {PUBLISHED, ENDED} and isinstance(h.event, kind)
+            Timed(h.time, h.event)
+            for h in self.happenings
+            if h.what in {PUBLISHED, ENDED} and isinstance(h.event, kind)
         )
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
         """Events that nobody handled, with their reasons."""
         return tuple(
-            DeadLetter(h.event, h.detail, h.step) for h in self.happenings if h.what == "dead letter" and h.event is not None
+            DeadLetter(h.event, h.detail, h.step)
+            for h in self.happenings
+            if h.what == "dead letter" and h.event is not None
         )
 
     def story(self, last: int | None = None) -> str:

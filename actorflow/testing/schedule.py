@@ -179,8 +179,9 @@ class Pct(Decider):
     """The ready task of the highest priority goes on; priorities are random, and change at `depth` - 1 random choices.
 
     Probabilistic concurrency testing: finds a bug that needs `depth` events in a certain order among n tasks and k
-    choices with a probability of at least 1/(n·k^(depth-1)) a run, where a random walk may have next to none (Burckhardt,
-    Kothari, Musuvathi, Nagarakatte, *A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs*, ASPLOS 2010).
+    choices with a probability of at least 1/(n·k^(depth-1)) a run, where a random walk may have next to none
+    (Burckhardt, Kothari, Musuvathi, Nagarakatte, *A Randomized Scheduler with Probabilistic Guarantees of Finding
+    Bugs*, ASPLOS 2010).
 
     Args:
         seed: Where the draws start.
@@ -380,7 +381,7 @@ def parse_schedule(text: str) -> Schedule:
     try:
         schedule = _literal(text) if "(" in text else _short(text)
     except (ValueError, SyntaxError, TypeError, KeyError) as error:
-        raise WorkflowRuntimeError(f"there is no schedule {text!r}; write {_FORMS}", code="AF097") from error
+        raise WorkflowRuntimeError(f"there is no schedule {text!r}; write {_FORMS}", code="AF095") from error
     return schedule
 
 

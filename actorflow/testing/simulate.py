@@ -1,4 +1,4 @@
-"""Runs a workflow or an async function in a loop of its own, on virtual time, its tasks' turns decided by a schedule."""
+"""Runs a workflow or an async function in a loop of its own, on virtual time, a schedule deciding whose turn it is."""
 
 from __future__ import annotations
 
@@ -163,16 +163,17 @@ def simulate(
     max_turns: int = 200_000,
     clock: VirtualClock | None = None,
 ) -> Simulation[T]: ...
-def simulate(main: Any, start_event: Event | None = None, **options: Any) -> Simulation[Any]:
+def simulate(main: Any, start_event: Event | None = None, **options: Any) -> Simulation[Any]:  # noqa: D417 - as above
     """Runs a workflow, or an async function, in a new event loop on virtual time, to its end.
 
     Time starts at 0.0 and moves only when nothing can run, straight to the next timer; never while a worker thread or a
-    subprocess is at work. With a schedule the program (its ticket is 0) and every task that it starts are driven through
-    a gate: each of their resumptions is a turn that the schedule gives, runs of workflows are recorded and held to the
-    built-in laws (events conserved, one execution each, first in first out, no task left), and leaving waits for them.
+    subprocess is at work. With a schedule the program (its ticket is 0) and every task that it starts are driven
+    through a gate: each of their resumptions is a turn that the schedule gives, runs of workflows are recorded and held
+    to the built-in laws (events conserved, one execution each, first in first out, no task left), and leaving waits for
+    them.
 
-    A workflow always has a schedule. Its run's error is given as `Simulation.error`, and raised by `.result`, so that the
-    trace of a failed run can be looked at.
+    A workflow always has a schedule. Its run's error is given as `Simulation.error`, and raised by `.result`, so that
+    the trace of a failed run can be looked at.
 
     When the program cannot go on, it is cancelled, so that ``finally`` blocks run, and the reason is raised. What
     `schedule`, `at_turn` or a law raises stops the program in the same way.
@@ -249,7 +250,14 @@ def perform(
     clock = VirtualClock() if clock is None else clock
     gate = stage = None
     if schedule is not None:
-        gate = TurnGate(schedule, at_turn=lambda turn: _turn(stage, at_turn, turn), max_turns=max_turns)
+
+        def told(turn: int) -> None:
+            if at_turn is not None:
+                at_turn(turn)
+            if stage is not None:
+                stage.check()
+
+        gate = TurnGate(schedule, at_turn=told, max_turns=max_turns)
         stage = Stage(gate, clock, faults=faults, invariants=invariants, instruments=instruments)
     if play is not None and stage is not None:
         play.stage = stage
@@ -315,13 +323,6 @@ async def _body(main: Callable[[], Awaitable[T]]) -> T:
     return await main()
 
 
-def _turn(stage: Stage | None, at_turn: Callable[[int], object] | None, turn: int) -> None:
-    if at_turn is not None:
-        at_turn(turn)
-    if stage is not None:
-        stage.check()
-
-
 def _play(
     main: Any,
     start_event: Event | None,
@@ -330,13 +331,13 @@ def _play(
     script: Script | None,
 ) -> Play | None:
     """The program of a workflow's simulation; None where `main` is an async function."""
-    workflow = main() if isinstance(main, type) and issubclass(main, Workflow) else main
-    if isinstance(workflow, Workflow):
-        return Play(cast("Any", workflow), start_event, ctx, outside, script)
+    if isinstance(main, Workflow) or (isinstance(main, type) and issubclass(main, Workflow)):
+        workflow: object = main() if isinstance(main, type) else main
+        return Play(workflow, start_event, ctx, outside, script)
     if start_event is not None or ctx is not None or outside or script is not None:
         raise WorkflowRuntimeError(
-            f"simulate() got {main!r} and something that only a workflow's run takes (start_event, ctx, outside, script); "
-            "give it a workflow, or start the run inside of the function",
+            f"simulate() got {main!r} and something that only a workflow's run takes (start_event, ctx, outside, "
+            "script); give it a workflow, or start the run inside of the function",
             code="AF099",
         )
     return None

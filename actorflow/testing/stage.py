@@ -1,4 +1,4 @@
-"""Where a simulated program runs: a runtime that gates, records and disturbs its runs, and the workflow's own program."""
+"""Where a simulated program runs: a runtime that gates, records and disturbs its runs, and the world outside."""
 
 from __future__ import annotations
 
