@@ -11,7 +11,7 @@ import attrs
 from actorflow.errors import ActorflowError, WorkflowRuntimeError
 from actorflow.events import Event
 from actorflow.testing.schedule import Choices, Fifo, Pct, Random, Schedule
-from actorflow.testing.simulate import Performance, Simulation, observers, perform
+from actorflow.testing.simulate import Performance, Simulation, defaults, observers, perform
 
 __all__ = ["Exploration", "ScheduleError", "explore"]
 
@@ -70,11 +70,11 @@ def explore(
     main: Any,  # a workflow, a workflow class, or an async function, as for simulate
     start_event: Event | None = None,
     *,
-    runs: int = 500,
+    runs: int | None = None,
     check: Check | None = None,
     expected: tuple[type[BaseException], ...] = (),
     schedules: Iterable[Schedule] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     shrink: int = 500,
     **options: Any,  # those of simulate
 ) -> Exploration:
@@ -87,11 +87,11 @@ def explore(
     Args:
         main: A workflow, a workflow class, or an async function without parameters.
         start_event: The workflow's start event.
-        runs: How many simulations at most.
+        runs: How many simulations at most; None: 500, or what ``--actorflow-runs`` says.
         check: Called with each `Simulation`; raises, or returns False, where something is wrong.
         expected: Errors of the workflow's run, or of the async function, that are no failure.
         schedules: The schedules to try instead: an `Exhaustive`, or a list.
-        seed: Where the seeds of the random schedules start.
+        seed: Where the seeds of the random schedules start; None: at 0, or what ``--actorflow-seed`` says.
         shrink: How many simulations shortening may take.
         options: As for `simulate`: backend, faults, invariants, outside, script and the others.
 
@@ -135,9 +135,13 @@ def explore(
             "explore() got schedule=, and it tries many; give simulate() the one, or explore(schedules=[…])",
             code="AF095",
         )
+    runs = defaults.runs if runs is None else runs
+    seed = defaults.seed if seed is None else seed
     search = _Search(main, start_event, check, expected, options)
+    if schedules is None:
+        schedules = _mixed(seed, search) if defaults.schedule is None else [defaults.schedule]
     seen: set[Any] = set()
-    for schedule in schedules if schedules is not None else _mixed(seed, search):
+    for schedule in schedules:
         if search.runs >= runs:
             break
         performance, error = search.run(schedule)

@@ -128,6 +128,23 @@ class Performance(Generic[T_co]):
     failure: BaseException | None = None
 
 
+@attrs.define
+class Defaults:
+    """What holds where a call says nothing: set by the options of the pytest plugin.
+
+    Attributes:
+        schedule: Of `simulate`, and the only one of `explore`.
+        seed: Where the seeds of `explore` start.
+        runs: How many runs `explore` makes.
+    """
+
+    schedule: Schedule | None = None
+    seed: int = 0
+    runs: int = 500
+
+
+defaults = Defaults()
+
 observers: list[Callable[[Performance[Any]], object]] = []
 """Told of each simulation in this process: how the pytest plugin knows which schedule a failing test had."""
 
@@ -241,6 +258,7 @@ def perform(
 ) -> Performance[Any]:
     """As `simulate`, with what it would raise beside what happened until then."""
     play = _play(main, start_event, ctx, outside, script)
+    schedule = defaults.schedule if schedule is None else schedule
     if play is not None and schedule is None:
         schedule = Fifo()
     if schedule is None:
@@ -332,7 +350,7 @@ def _play(
 ) -> Play | None:
     """The program of a workflow's simulation; None where `main` is an async function."""
     if isinstance(main, Workflow) or (isinstance(main, type) and issubclass(main, Workflow)):
-        workflow: object = main() if isinstance(main, type) else main
+        workflow: object = main() if isinstance(main, type) else cast("object", main)
         return Play(workflow, start_event, ctx, outside, script)
     if start_event is not None or ctx is not None or outside or script is not None:
         raise WorkflowRuntimeError(
