@@ -61,12 +61,18 @@ class TurnGate:
     """
 
     def __init__(
-        self, schedule: Schedule, *, at_turn: Callable[[int], object] | None = None, max_turns: int = 200_000
+        self,
+        schedule: Schedule,
+        *,
+        at_turn: Callable[[int], object] | None = None,
+        at_rest: Callable[[], object] | None = None,
+        max_turns: int = 200_000,
     ) -> None:
         self.log: list[tuple[int, int]] = []
         self.turns = 0
         self._schedule: Decider = complete(schedule)
         self._at_turn = at_turn
+        self._at_rest = at_rest
         self._max_turns = max_turns
         self._limit = max_turns
         self._tickets = 0
@@ -176,6 +182,8 @@ class TurnGate:
     def release(self, now: float) -> bool:
         """Lets one of the waiting tasks go on; False if none waits. Called when nothing else can run."""
         if not self._ready:
+            if self._at_rest is not None:
+                self._at_rest()
             return False
         if self.turns >= self._limit:
             self._limit += self._max_turns  # for the cleanup
@@ -197,7 +205,7 @@ class TurnGate:
     def surrender(self) -> None:
         """From now on lets tasks go in order and tells nobody: the program is being stopped."""
         self._schedule = Fifo()
-        self._at_turn = None
+        self._at_turn = self._at_rest = None
 
     def _choose(self) -> int:
         tickets = [ticket for _, ticket, _, _ in self._ready]

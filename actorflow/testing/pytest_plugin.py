@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, final
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any, cast, final
 
 import pytest
 
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--actorflow-schedule",
         metavar="SCHEDULE",
-        help="schedule of every simulation that names none: fifo, lifo, random:SEED, pct:SEED:DEPTH, or choices as 0,2,1",
+        help="schedule where a simulation names none: fifo, lifo, random:SEED, pct:SEED:DEPTH, or choices as 0,2,1",
     )
     group.addoption("--actorflow-seed", type=int, default=0, metavar="N", help="where explore() starts its seeds")
     group.addoption("--actorflow-runs", type=int, default=500, metavar="N", help="how many runs explore() makes")
@@ -44,13 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The options become what holds where a call says nothing."""
-    text: str | None = config.getoption("--actorflow-schedule")
+    text = cast("str | None", config.getoption("--actorflow-schedule"))
     try:
         defaults.schedule = None if text is None else parse_schedule(text)
     except ActorflowError as error:
         raise pytest.UsageError(f"--actorflow-schedule: {error}") from error
-    defaults.seed = config.getoption("--actorflow-seed")
-    defaults.runs = config.getoption("--actorflow-runs")
+    defaults.seed = cast("int", config.getoption("--actorflow-seed"))
+    defaults.runs = cast("int", config.getoption("--actorflow-runs"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -96,11 +96,13 @@ class Simulator:
         self, main: Any, start_event: Event | None = None, **options: Any
     ) -> Simulation[Any]:  # Any: as simulate
         """As `simulate`."""
-        return simulate(main, start_event, **{"backend": self.backend, **options})
+        made: Simulation[Any] = cast("Any", simulate)(main, start_event, **{"backend": self.backend, **options})
+        return made
 
     def explore(self, main: Any, start_event: Event | None = None, **options: Any) -> Exploration:
         """As `explore`."""
-        return explore(main, start_event, **{"backend": self.backend, **options})
+        options = {"backend": self.backend, **options}
+        return explore(main, start_event, **options)
 
 
 @pytest.fixture
@@ -115,16 +117,17 @@ def simulation(actorflow_backend: Backend) -> Simulator:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Runs an async test that has a virtual clock; the other plugins see a plain function."""
-    clock: VirtualClock | None = pyfuncitem.funcargs.get("virtual_clock")
+    arguments = cast("Mapping[str, Any]", pyfuncitem.funcargs)
+    clock: VirtualClock | None = arguments.get("virtual_clock")
     # pytest-asyncio has wrapped it by now in its auto mode.
     function: Callable[..., Awaitable[object]] = inspect.unwrap(pyfuncitem.obj)
     if clock is None or not inspect.iscoroutinefunction(function):
         return (yield)
     seen = pyfuncitem.obj
-    backend: Backend = pyfuncitem.funcargs["actorflow_backend"]
+    backend: Backend = arguments["actorflow_backend"]
 
-    def run(**arguments: object) -> None:
-        simulate(lambda: function(**arguments), backend=backend, clock=clock)
+    def run(**fixtures: object) -> None:
+        simulate(lambda: function(**fixtures), backend=backend, clock=clock)
 
     pyfuncitem.obj = run
     try:

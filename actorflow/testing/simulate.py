@@ -266,16 +266,21 @@ def perform(
     else:
         schedule = complete(schedule)
     clock = VirtualClock() if clock is None else clock
-    gate = stage = None
+    gate: TurnGate | None = None
+    stage: Stage | None = None
+
+    def check() -> None:
+        if stage is not None:
+            stage.check()
+
+    def told(turn: int) -> None:
+        if at_turn is not None:
+            at_turn(turn)
+        check()
+
     if schedule is not None:
-
-        def told(turn: int) -> None:
-            if at_turn is not None:
-                at_turn(turn)
-            if stage is not None:
-                stage.check()
-
-        gate = TurnGate(schedule, at_turn=told, max_turns=max_turns)
+        # Asked too when it is nobody's turn: what is wrong now is told with the time of now.
+        gate = TurnGate(schedule, at_turn=told, at_rest=check, max_turns=max_turns)
         stage = Stage(gate, clock, faults=faults, invariants=invariants, instruments=instruments)
     if play is not None and stage is not None:
         play.stage = stage
@@ -349,9 +354,9 @@ def _play(
     script: Script | None,
 ) -> Play | None:
     """The program of a workflow's simulation; None where `main` is an async function."""
-    if isinstance(main, Workflow) or (isinstance(main, type) and issubclass(main, Workflow)):
-        workflow: object = main() if isinstance(main, type) else cast("object", main)
-        return Play(workflow, start_event, ctx, outside, script)
+    workflow: Any = cast("Any", main)() if isinstance(main, type) and issubclass(main, Workflow) else main
+    if isinstance(workflow, Workflow):
+        return Play(cast("Any", workflow), start_event, ctx, outside, script)
     if start_event is not None or ctx is not None or outside or script is not None:
         raise WorkflowRuntimeError(
             f"simulate() got {main!r} and something that only a workflow's run takes (start_event, ctx, outside, "

@@ -236,15 +236,15 @@ class Outside:
     async def published(self, kind: type[E]) -> E:
         """The next event of a type that the run publishes, from where the last call left off.
 
+        When the run is over, so is the script: it does not return then.
+
         Args:
             kind: A class of events; subclasses count.
-
-        Raises:
-            LookupError: The run is over and published none.
         """
         if self._stream is None:
             self._stream = aiter(self.run.stream_events())
         async for event in self._stream:
             if isinstance(event, kind):
                 return event
-        raise LookupError(f"the run is over and has published no {kind.__name__} more")
+        await anyio.sleep_forever()
+        raise AssertionError  # the script is cancelled with its run
