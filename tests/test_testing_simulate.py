@@ -525,7 +525,7 @@ def test_explore_counts_what_it_saw(backend: Backend) -> None:
     assert seen.runs == 30
     assert 5 < seen.traces <= 30
     assert explore(Picky, runs=5, backend=backend, expected=(OSError,)).traces == 1
-    with pytest.raises(ScheduleError, match=r"^OSError under Fifo\(\), after 1 runs: always\n"):
+    with pytest.raises(ScheduleError, match=r"^OSError under Fifo\(\), after 1 runs \[AF097\]: always\n"):
         explore(Picky, runs=5, backend=backend)
 
 

@@ -45,12 +45,15 @@ class ScheduleError(ActorflowError):
         self.simulation = simulation
         self.runs = runs
         super().__init__(
-            f"{type(error).__name__} under {found!r}, after {runs} runs: {error}\n"
+            f"{type(error).__name__} under {found!r}, after {runs} runs [{code}]: {error}\n"
             f"  shortest failing schedule found: schedule={schedule!r}\n"
             f"  with pytest: --actorflow-schedule={schedule.option or 'fifo'}\n"
-            f"what happened under it:\n{simulation.record.story(last=20)}\n",
+            f"what happened under it:\n{simulation.record.story(last=20)}",
             code=code,
         )
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # the id stands in its first line
 
 
 @attrs.frozen(kw_only=True)

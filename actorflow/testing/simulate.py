@@ -354,9 +354,9 @@ def _play(
     script: Script | None,
 ) -> Play | None:
     """The program of a workflow's simulation; None where `main` is an async function."""
-    workflow: Any = cast("Any", main)() if isinstance(main, type) and issubclass(main, Workflow) else main
-    if isinstance(workflow, Workflow):
-        return Play(cast("Any", workflow), start_event, ctx, outside, script)
+    is_class = isinstance(main, type) and issubclass(main, Workflow)
+    if is_class or isinstance(main, Workflow):
+        return Play(cast("Any", main)() if is_class else main, start_event, ctx, outside, script)
     if start_event is not None or ctx is not None or outside or script is not None:
         raise WorkflowRuntimeError(
             f"simulate() got {main!r} and something that only a workflow's run takes (start_event, ctx, outside, "
