@@ -99,13 +99,6 @@ class TurnGate:
         driven: Coroutine[Any, Any, T] = self.drive(self.ticket(), coro)
         return driven
 
-    def undone(self) -> tuple[str, ...]:
-        """A line for each gated task that has not ended: its ticket, and where it is."""
-        return tuple(
-            f"task {ticket} at {where(list(await_frames(coro))) or 'its start'}"
-            for ticket, coro in sorted(self._driven.items(), key=lambda item: item[0])
-        )
-
     def flip(self) -> bool:
         """Whether a fault that is possible now happens: a choice like any other."""
         index = int(self._schedule.flip())
