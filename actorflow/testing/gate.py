@@ -152,8 +152,10 @@ class TurnGate:
                 raise
             except BaseException as raised:  # noqa: BLE001 - thrown into the coroutine when its turn comes
                 error = raised
-            # The second half of one of trio's checkpoints, which finds at its turn that it is cancelled: no other turn.
-            at_once = after_checkpoint and hasattr(value, "error") and _is_in(coro, "trio._core._run", "checkpoint")
+                at_once = _only_waits_on(coro)
+            else:
+                # The second half of one of trio's checkpoints, which finds at its turn that it is cancelled: no other turn.
+                at_once = after_checkpoint and hasattr(value, "error") and _is_in(coro, "trio._core._run", "checkpoint")
 
     async def _turn(self, ticket: int) -> BaseException | None:
         """Returns when it is this ticket's turn; a cancellation that came meanwhile is handed back, not lost."""
@@ -253,6 +255,17 @@ def _is_cancelled_late(trap: object, coro: object) -> bool:
     if trap is None:
         return True  # sleep(0) yields nothing
     return _is_in(coro, "asyncio.tasks", "sleep")
+
+
+def _only_waits_on(coro: object) -> bool:
+    """Whether a cancellation finds a task at the end of a task group on asyncio: it waits on, and trio never wakes it."""
+    innermost = None
+    for innermost in await_frames(coro):
+        pass
+    return innermost is not None and (innermost.f_globals.get("__name__"), innermost.f_code.co_qualname) == (
+        "anyio._backends._asyncio",
+        "TaskGroup.__aexit__",
+    )
 
 
 def _is_in(coro: object, module: str, function: str) -> bool:
