@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -167,13 +167,16 @@ def test_a_cancellation_meets_a_checkpoint() -> None:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(worker, "checkpoint", anyio.lowlevel.checkpoint)
-                tasks.start_soon(worker, "zero", lambda: anyio.sleep(0))
+                tasks.start_soon(worker, "zero", lambda: asleep(0))
                 tasks.start_soon(worker, "sleep", lambda: anyio.sleep(1))
                 tasks.start_soon(worker, "limit", lambda: limited(2))
                 await anyio.sleep(1)
                 await anyio.lowlevel.checkpoint()
                 scope.cancel()
         return said
+
+    async def asleep(seconds: float) -> None:
+        await anyio.sleep(seconds)
 
     async def limited(seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -206,7 +209,7 @@ def test_pct_prefers_one_task_until_a_change() -> None:
         assert len({schedule.pick([1, 2, 3]) for _ in range(100)}) == 1
         deep = Pct(seed, 3, horizon=100)
         picks = [deep.pick([1, 2, 3]) for _ in range(100)]
-        assert sum(a != b for a, b in zip(picks, picks[1:], strict=False)) <= 2
+        assert sum(a != b for a, b in itertools.pairwise(picks)) <= 2
     assert len({Pct(seed, 1).pick([1, 2, 3]) for seed in range(50)}) == 3
 
 
@@ -248,7 +251,7 @@ def test_exhaustive_tries_each_schedule_once() -> None:
         simulation = simulate(free_tasks, schedule=schedule)
         schedules.append(str(simulation.choices))
         orders.append(simulation.result)
-    assert len(schedules) == len(set(schedules)) == math.factorial(9) // (6 * 6 * 6) * 0 + len(orders)
+    assert len(schedules) == len(set(schedules))
     assert set(orders) >= {"abcabc", "ccbbaa", "cbacba", "aabbcc"}
     assert {"".join(sorted(order)) for order in orders} == {"aabbcc"}
     assert orders[0] == "abcabc"
@@ -295,7 +298,7 @@ def test_a_schedule_of_ones_own_is_asked() -> None:
     assert repr(complete(mine)).startswith("<tests.test_testing_gate")
 
 
-# ---------------------------------------------------------------------------------------------------- time and the world
+# --------------------------------------------------------------------------------------------------- time and the world
 
 
 @pytest.mark.parametrize("name", ["uvloop", "asyncio+uvloop", "curio"])
@@ -311,7 +314,7 @@ def test_other_loops_are_refused_with_a_sentence(name: Any) -> None:
 @pytest.mark.parametrize("schedule", [None, Fifo()], ids=["free", "gated"])
 @pytest.mark.parametrize("pipes", [True, False], ids=["pipes", "no pipes"])
 def test_time_waits_for_a_subprocess(backend: Backend, schedule: Schedule | None, pipes: bool) -> None:
-    """A timer of a virtual second fires after a process that takes some real time; canary for the names it is known by."""
+    """A timer of a virtual second fires after a process that takes some real time; canary for its names."""
     read_line = (
         ["python", "-c", "import os; os.read(0, 1)"]
         if pipes

@@ -154,7 +154,7 @@ class TurnGate:
                 error = raised
                 at_once = _only_waits_on(coro)
             else:
-                # The second half of one of trio's checkpoints, which finds at its turn that it is cancelled: no other turn.
+                # The second half of one of trio's checkpoints, which finds at its turn that it is cancelled.
                 at_once = after_checkpoint and hasattr(value, "error") and _is_in(coro, "trio._core._run", "checkpoint")
 
     async def _turn(self, ticket: int) -> BaseException | None:
@@ -258,14 +258,11 @@ def _is_cancelled_late(trap: object, coro: object) -> bool:
 
 
 def _only_waits_on(coro: object) -> bool:
-    """Whether a cancellation finds a task at the end of a task group on asyncio: it waits on, and trio never wakes it."""
-    innermost = None
-    for innermost in await_frames(coro):
-        pass
-    return innermost is not None and (innermost.f_globals.get("__name__"), innermost.f_code.co_qualname) == (
-        "anyio._backends._asyncio",
-        "TaskGroup.__aexit__",
-    )
+    """Whether a cancellation finds a task at the end of a task group on asyncio: it waits on, as trio never wakes it."""
+    frames = list(await_frames(coro))
+    if not frames or frames[-1].f_globals.get("__name__") != "anyio._backends._asyncio":
+        return False
+    return frames[-1].f_code.co_qualname == "TaskGroup.__aexit__"
 
 
 def _is_in(coro: object, module: str, function: str) -> bool:

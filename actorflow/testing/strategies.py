@@ -129,10 +129,10 @@ def small_workflows(draw: st.DrawFn, *, max_stages: int = 3, max_width: int = 3)
     paths: list[tuple[int, ...]] = [()]
     for width, *_ in stages:
         paths = [(*path, number) for path in paths for number in range(width)]
-    return SmallWorkflow(make=lambda: _workflow(stages), stages=stages, result=sorted(paths))
+    return SmallWorkflow(make=_workflow(stages), stages=stages, result=sorted(paths))
 
 
-def _workflow(stages: tuple[tuple[int, int, int, float], ...]) -> Workflow[Any, Any]:
+def _workflow(stages: tuple[tuple[int, int, int, float], ...]) -> Callable[[], Workflow[Any, Any]]:
     total = 1
     for width, *_ in stages:
         total *= width
@@ -149,9 +149,7 @@ def _workflow(stages: tuple[tuple[int, int, int, float], ...]) -> Workflow[Any, 
 
     begin.__annotations__ = {"ev": StartEvent, "return": kinds[0]}
     join.__annotations__ = {"ctx": Context, "ev": Counted, "return": StopEvent | None}
-    made = type("Small", (Workflow,), {"begin": step(begin), **steps, "join": step(join)})
-    small: Workflow[Any, Any] = made()
-    return small
+    return type("Small", (Workflow,), {"begin": step(begin), **steps, "join": step(join)})
 
 
 def _stage(number: int, stage: tuple[int, int, int, float], kinds: list[type[Token]]) -> Any:  # Any: a marked function
