@@ -258,7 +258,7 @@ def _is_cancelled_late(trap: object, coro: object) -> bool:
 
 
 def _only_waits_on(coro: object) -> bool:
-    """Whether a cancellation finds a task at the end of a task group on asyncio: it waits on, as trio never wakes it."""
+    """Whether a cancellation finds a task at the end of a task group on asyncio: it waits on; trio never wakes it."""
     frames = list(await_frames(coro))
     if not frames or frames[-1].f_globals.get("__name__") != "anyio._backends._asyncio":
         return False
