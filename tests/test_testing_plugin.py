@@ -212,5 +212,6 @@ def test_beside_pytest_asyncio(session: pytest.Pytester, mode: str) -> None:
             assert virtual_clock.now == 3600.0
         """
     )
-    result = run(session, "-o", f"asyncio_mode={mode}", also=("pytest_asyncio.plugin",))
+    options = ("-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function")
+    result = run(session, *options, also=("pytest_asyncio.plugin",))
     result.assert_outcomes(passed=3)
