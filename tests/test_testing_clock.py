@@ -475,7 +475,10 @@ def test_without_a_program_an_idle_loop_just_sleeps(backend: Backend, idle: Idle
 
 
 def test_a_deadlock_is_told_at_once(backend: Backend, schedule: Schedule | None) -> None:
-    """It names the time and where each task waits, in the same words on both loops; cleanup runs, and may wait."""
+    """It names the time and where each task waits, in the same words on both loops; cleanup runs, and may wait.
+
+    A gated task goes by its ticket.
+    """
     cleaned: list[tuple[str, float]] = []
 
     async def helper(answer: anyio.Event) -> None:
@@ -499,7 +502,7 @@ def test_a_deadlock_is_told_at_once(backend: Backend, schedule: Schedule | None)
     assert str(caught.value) == (
         "deadlock at virtual time 60 s: every task waits, and no timer, thread or I/O can wake one:\n"
         f"  main at test_testing_clock.py:{line('main waits')} in main\n"
-        f"  task approver at test_testing_clock.py:{line('approver waits')} in helper"
+        f"  task {'approver' if schedule is None else 1} at test_testing_clock.py:{line('approver waits')} in helper"
         f" < test_testing_clock.py:{line('approver calls')} in approver\n"
         "Wake what they wait for, or put a time-out around the wait. [AF090]"
     )

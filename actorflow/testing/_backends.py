@@ -15,11 +15,12 @@ import selectors
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from contextvars import Context
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from contextvars import Context, copy_context
+from typing import Any, Literal, TypeVar, TypeVarTuple, cast
 
 import anyio
 
+from actorflow.errors import WorkflowRuntimeError
 from actorflow.testing.clock import Pace, VirtualClock, on_grid
 
 __all__ = ["Backend", "current_clock", "run", "virtual_backend_options"]
@@ -57,14 +58,31 @@ def virtual_backend_options(backend: Backend) -> dict[str, Any]:  # Any: the opt
 
 def current_clock() -> VirtualClock | None:
     """The clock of the running loop; None where time is real."""
+    pace = current_pace()
+    return None if pace is None else pace.clock
+
+
+def current_pace() -> Pace | None:
+    """What moves the running loop's time; None where time is real."""
     if "trio" in sys.modules:
         import trio
 
         if trio.lowlevel.in_trio_run():
             pace: object = getattr(trio.lowlevel.current_clock(), "pace", None)
-            return pace.clock if isinstance(pace, Pace) else None
+            return pace if isinstance(pace, Pace) else None
     loop = asyncio.get_running_loop()
-    return loop.pace.clock if isinstance(loop, _VirtualLoop) else None
+    return loop.pace if isinstance(loop, _VirtualLoop) else None
+
+
+def next_deadline() -> float:
+    """When the next timer of the running loop fires; ``inf`` if there is none."""
+    if "trio" in sys.modules:
+        import trio
+
+        if trio.lowlevel.in_trio_run():
+            return trio.current_time() + trio.lowlevel.current_statistics().seconds_to_next_deadline
+    loop = asyncio.get_running_loop()
+    return loop.next_timer() if isinstance(loop, _VirtualLoop) else math.inf
 
 
 def run(main: Callable[[], Awaitable[T]], backend: Backend, pace: Pace) -> T:
@@ -78,6 +96,12 @@ def run(main: Callable[[], Awaitable[T]], backend: Backend, pace: Pace) -> T:
 
 
 def _options(backend: Backend, make: Callable[[], Pace]) -> dict[str, Any]:
+    if backend not in {"asyncio", "trio"}:
+        raise WorkflowRuntimeError(
+            f"there is no virtual time on {backend!r}: give 'asyncio' or 'trio'. uvloop keeps its timers in C, where "
+            "nothing can move its clock; a program that runs on it runs on asyncio's own loop too",
+            code="AF093",
+        )
     if backend == "asyncio":
         return {"loop_factory": lambda: _VirtualLoop(make())}
     clock = _trio_clock(make)
@@ -96,9 +120,12 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         self._timer_numbers = itertools.count()
         self._timers_at_most = 64
         self._executor_jobs = 0
+        self._processes: list[asyncio.SubprocessTransport] = []
         selector = _Selector(self)
         super().__init__(selector)
         self.own_files = len(selector.get_map())  # its self-pipe
+        if pace.gate is not None:
+            self.set_task_factory(_gated_task)
 
     def time(self) -> float:
         return self.pace.clock.now
@@ -132,6 +159,22 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def _executor_job_done(self, _: asyncio.Future[T]) -> None:
         self._executor_jobs -= 1
 
+    async def subprocess_exec(self, *args: Any, **options: Any) -> Any:
+        return self._seen(await super().subprocess_exec(*args, **options))
+
+    async def subprocess_shell(self, *args: Any, **options: Any) -> Any:
+        return self._seen(await super().subprocess_shell(*args, **options))
+
+    def _seen(self, made: Any) -> Any:
+        self._processes.append(made[0])
+        return made
+
+    def processes(self) -> bool:
+        """Whether a subprocess of this loop lives."""
+        if self._processes:
+            self._processes = [process for process in self._processes if process.get_returncode() is None]
+        return bool(self._processes)
+
     async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
         with self.pace.clock.hold():  # joins the pool in a thread that nobody can see
             await super().shutdown_default_executor(*args, **options)
@@ -143,6 +186,13 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
             return self._executor_jobs + len(_threadpool_workers.get()) - len(_threadpool_idle_workers.get())
         except LookupError:  # this loop has used no thread yet
             return self._executor_jobs
+
+
+def _gated_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    gate = loop.pace.gate if isinstance(loop, _VirtualLoop) else None
+    if gate is not None:
+        coro = gate.adopt(coro, options.get("context") or copy_context())
+    return asyncio.Task(coro, loop=loop, **options)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -161,7 +211,7 @@ class _Selector(selectors.DefaultSelector):
         if pace.release():
             return super().select(0)
         deadline, threads = loop.next_timer(), loop.threads()
-        files = len(self.get_map()) > loop.own_files
+        files = len(self.get_map()) > loop.own_files or loop.processes()
         pause = pace.idle(deadline, threads=threads, files=files, quiet=False)
         if 0 < pause < math.inf:
             if events := super().select(pause):
@@ -209,6 +259,11 @@ def _trio_clock(make: Callable[[], Pace]) -> Any:
             )
             self._quiet = 0 < pause < math.inf
             return pause
+
+        def task_spawned(self, task: trio.lowlevel.Task) -> None:
+            gate = self.pace.gate
+            if gate is not None:
+                task.coro = cast("Any", gate.adopt(task.coro, task.context))
 
         def task_scheduled(self, task: trio.lowlevel.Task) -> None:
             self._quiet = False

@@ -7,11 +7,12 @@ of such numbers are exact, so asyncio and trio see equal floats, and 0.3 s and 0
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import PurePath
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -25,12 +26,22 @@ _GRACE = 0.01  # real seconds that open files get to speak before time jumps ove
 MAX_PASSES = 100_000
 
 # Where a task is shown to wait, these are not what the reader wrote.
-_MACHINERY = ("anyio", "asyncio", "contextlib", "outcome", "trio", "actorflow.testing")
+_MACHINERY = ("anyio", "asyncio", "contextlib", "outcome", "trio", "actorflow.testing", "actorflow._runtime")
 # Code in which the loop works for a thread that waits in `from_thread.run`: such a thread is not busy. Private names of
 # anyio and trio; see test_a_thread_that_waits_on_the_loop_is_not_busy.
 _FOR_A_THREAD = {
     ("anyio._backends._asyncio", "AsyncIOBackend.run_async_from_thread.<locals>.task_wrapper"),
     ("trio._threads", "Run.run"),
+}
+# Where a task waits for a subprocess: for its end, or for what it says. Private names; see
+# test_time_waits_for_a_subprocess.
+_FOR_A_PROCESS = {
+    ("asyncio.subprocess", "Process.wait"),
+    ("anyio._backends._asyncio", "StreamReaderWrapper.receive"),
+    ("anyio._backends._asyncio", "StreamWriterWrapper.send"),
+    ("trio._subprocess", "Process.wait"),
+    ("trio._unix_pipes", "FdStream.receive_some"),
+    ("trio._unix_pipes", "FdStream.send_all"),
 }
 
 
@@ -93,7 +104,7 @@ class VirtualClock:
     __slots__ = ("_held", "now")
 
     def __init__(self) -> None:
-        self.now: float = 0.0
+        self.now = 0.0
         self._held = 0
 
     def __repr__(self) -> str:
@@ -116,6 +127,14 @@ class VirtualClock:
             yield
         finally:
             self._held -= 1
+
+    def jump(self, seconds: float) -> None:
+        """Moves time on at once, as for a machine that was suspended: timers that it passes fire late, all together.
+
+        Args:
+            seconds: By how much.
+        """
+        self.now = on_grid(self.now + seconds)
 
 
 def on_grid(seconds: float) -> float:
@@ -178,8 +197,13 @@ def waiting_tasks(main: int | None) -> tuple[str, ...]:
 
 
 def _threads_waiting_on_the_loop() -> int:
+    return _frames_in(_FOR_A_THREAD)
+
+
+def _frames_in(places: set[tuple[str, str]]) -> int:
+    """How many frames of suspended tasks are in these functions."""
     return sum(
-        (frame.f_globals.get("__name__"), frame.f_code.co_qualname) in _FOR_A_THREAD
+        (frame.f_globals.get("__name__"), frame.f_code.co_qualname) in places
         for task in anyio.get_running_tasks()
         for frame in await_frames(task.coro)
     )
@@ -193,6 +217,10 @@ class Gate(Protocol):
 
     def release(self, now: float) -> bool:
         """Lets one task go; False if none waits for its turn."""
+        ...
+
+    def adopt(self, coro: Coroutine[Any, Any, Any], context: Mapping[ContextVar[Any], Any]) -> Coroutine[Any, Any, Any]:
+        """What a new task is to run instead of `coro`."""
         ...
 
     def surrender(self) -> None:
@@ -210,15 +238,20 @@ class Pace:
             program to stop (pytest's loop, idle between two tests), so a loop with nothing to do sleeps for real.
         failure: Why the program could not go on: a deadlock, a livelock, or what a schedule or a hook raised.
         broken: Set when the program did not end after that either: the loop itself must raise it.
+        gate: Through which the program's tasks go; None without a schedule.
+        idlers: Set when nothing can happen any more without time moving.
+        more_waiting: Gives lines for a deadlock's report beside those of the tasks.
     """
 
-    def __init__(self, gate: Gate | None = None) -> None:
-        self.clock: VirtualClock = VirtualClock()
+    def __init__(self, gate: Gate | None = None, clock: VirtualClock | None = None) -> None:
+        self.clock: VirtualClock = VirtualClock() if clock is None else clock
         self.main: int | None = None
         self.scope: anyio.CancelScope | None = None
         self.failure: BaseException | None = None
         self.broken: BaseException | None = None
-        self._gate = gate
+        self.gate = gate
+        self.idlers: list[anyio.Event] = []
+        self.more_waiting: Callable[[], tuple[str, ...]] = tuple
         self._passes = 0
 
     def check(self) -> None:
@@ -229,7 +262,7 @@ class Pace:
     def passed(self) -> None:
         """Told of each pass of the loop with something to run; few in a row where tasks stop at a gate."""
         self._passes += 1
-        if self._gate is not None and self._passes > MAX_PASSES:
+        if self.gate is not None and self._passes > MAX_PASSES:
             self._passes = 0
             what = f"after {MAX_PASSES} passes of the event loop without a pause; a task spins without taking turns"
             self._fail(LivelockError(self.clock.now, what, waiting_tasks(self.main)))
@@ -238,10 +271,10 @@ class Pace:
         """Lets one task take its turn; False if none waits for it."""
         self.check()
         self._passes = 0
-        if self._gate is None:
+        if self.gate is None:
             return False
         try:
-            return self._gate.release(self.clock.now)
+            return self.gate.release(self.clock.now)
         except BaseException as error:  # noqa: BLE001 - raised again by `simulate`; a loop dies of what its clock raises
             self._fail(error)
             return True
@@ -252,7 +285,7 @@ class Pace:
         Args:
             deadline: When the next timer fires; ``inf`` if there is none.
             threads: How many worker threads are at work.
-            files: Whether any task waits for a file or socket.
+            files: Whether any task waits for a file, a socket or a subprocess.
             quiet: Whether nothing has happened since the last call returned a time greater than 0.
 
         Returns:
@@ -260,21 +293,27 @@ class Pace:
         """
         if self.clock.held or (threads and threads > _threads_waiting_on_the_loop()):
             return math.inf
+        if files and _frames_in(_FOR_A_PROCESS):
+            return math.inf
         if files and not quiet:
             return _GRACE
+        if self.idlers:
+            while self.idlers:
+                self.idlers.pop().set()
+            return 0
         if deadline < math.inf:
             self.clock.now = max(self.clock.now, on_grid(deadline))
             return 0
         if files or self.scope is None:
             return math.inf
-        self._fail(DeadlockError(self.clock.now, waiting_tasks(self.main)))
+        self._fail(DeadlockError(self.clock.now, (*waiting_tasks(self.main), *self.more_waiting())))
         return 0
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is None and self.scope is not None:
             self.failure = error
-            if self._gate is not None:
-                self._gate.surrender()
+            if self.gate is not None:
+                self.gate.surrender()
             self.scope.cancel()
         else:  # its cleanup cannot go on either
             error.__cause__ = self.failure
