@@ -160,7 +160,8 @@ class Workflow(Generic[StartT, StopT]):
         on_unhandled: What an event that no step accepts does at run time: ``"error"`` fails the run, ``"dead_letter"``
             only keeps it in ``run.dead_letters``.
         on_stall: What becomes of a run in which nothing is left to do: ``"fail"`` ends it with `WorkflowStalled`,
-            ``"idle"`` lets it wait for an event from outside.
+            ``"idle"`` lets it wait for an event from outside. Without it, a run that only such an event could move, and
+            that has asked for none, logs that it waits.
 
     Example:
         >>> from actorflow import Event, StartEvent, StopEvent, Workflow, step

@@ -69,7 +69,7 @@ async def test_program_order_to_one_step() -> None:
 
 
 @pytest.mark.parametrize("inbox", [1, 2, 64])
-@pytest.mark.parametrize("how", ["sync", "await", "list", "mixed"])
+@pytest.mark.parametrize("how", ["sync", "await", "list", "mixed", "pausing"])
 @everywhere
 async def test_fifo_under_backpressure(inbox: int, how: str) -> None:
     """100 events from one execution arrive in order whatever the inbox and the way of sending."""
@@ -85,6 +85,11 @@ async def test_fifo_under_backpressure(inbox: int, how: str) -> None:
                     await ctx.send(A(n=n))
                 elif how == "mixed":
                     ctx.send_event(A(n=n))
+                elif how == "pausing":
+                    # Meanwhile the receiver makes room, and what is parked goes before what is sent next.
+                    ctx.send_event(A(n=n))
+                    if n % 5 == 4:
+                        await anyio.sleep(0.001)
             return [A(n=n) for n in range(100)] if how == "list" else []
 
         @step(num_workers=1, inbox=inbox)

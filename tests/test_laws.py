@@ -154,6 +154,12 @@ def check_now(run: LiveRun) -> None:
         assert 0 <= actor.blocked <= actor.busy <= actor.limit
         assert actor.n <= actor.capacity * INBOX_GROWTH
         assert slots[actor.index] <= actor.busy
+        blocked = [c for c in run.carriers if c.actor is actor and c.waiting]
+        assert actor.blocked == len(blocked)
+        for carrier in blocked:
+            assert carrier.wanted or (carrier.outbox and carrier.outbox.parked), (
+                "waits for room, and nothing of it is parked"
+            )
         if actor.lanes:
             assert actor.n >= actor.capacity, "senders wait though there is room"
         if actor.n and actor.busy < actor.limit and not actor.retake:

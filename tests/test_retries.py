@@ -208,7 +208,7 @@ async def test_a_step_timeout_is_retried() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_instruments_hear_of_retries(backend: str) -> None:
+def test_instruments_hear_of_retries(backend: Backend) -> None:
     """Each scheduled retry is one call."""
 
     async def main() -> Counting:
@@ -218,6 +218,6 @@ def test_instruments_hear_of_retries(backend: str) -> None:
             assert isinstance(counting, Counting)
             return counting
 
-    counts = simulate(main, backend=backend).result.counts  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    counts = simulate(main, backend=backend).result.counts
     assert (counts["execution_started"], counts["execution_ended"], counts["retry_scheduled"]) == (3, 3, 2)
     assert (counts["run_started"], counts["run_ended"]) == (1, 1)

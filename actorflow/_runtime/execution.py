@@ -378,6 +378,7 @@ class Execution(Timer):
         """Writes to the stream."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise not_an_event("write_event_to_stream", event)
+        self.run.check_thread()
         self.progress()
         if self.actor.atomic:
             if self.held is None:

@@ -498,11 +498,11 @@ class LiveRun(handle.Run[Any], Timer):
         if self.moving:
             return
         parent = self.parent
-        if self._prompts:
+        if self._prompts or self.workflow._actorflow_options.on_stall == "idle":
             self._idle(parent)
             return
         why = diagnose(self.plan.name, self.last_without_result, self.actors)
-        if self.children or self.plan.graph.accepts_external or self.workflow._actorflow_options.on_stall == "idle":
+        if self.children or self.plan.graph.accepts_external:
             if not self.children:
                 self._say_idle(why)
             self._idle(parent)

@@ -32,6 +32,7 @@ _MACHINERY = ("anyio", "asyncio", "contextlib", "outcome", "trio", "actorflow.te
 _FOR_A_THREAD = {
     ("anyio._backends._asyncio", "AsyncIOBackend.run_async_from_thread.<locals>.task_wrapper"),
     ("trio._threads", "Run.run"),
+    ("trio._threads", "Run.run_system"),  # for a thread that may be abandoned
 }
 # Where a task waits for a subprocess: for its end, or for what it says. Private names; see
 # test_time_waits_for_a_subprocess.

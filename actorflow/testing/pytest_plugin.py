@@ -27,7 +27,7 @@ BACKENDS: list[Backend] = ["asyncio", "trio"] if importlib.util.find_spec("trio"
 SHOWN = 30
 """How many lines of what happened a failure shows."""
 
-_performance = pytest.StashKey[Performance[Any]]()
+_last = pytest.StashKey[Simulation[Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -144,7 +144,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Keeps the last simulation of a test."""
 
     def observe(performance: Performance[Any]) -> None:
-        item.stash[_performance] = performance
+        # Not the whole performance: its error would hold what is left of a broken program beyond its test.
+        item.stash[_last] = performance.simulation
 
     observers.append(observe)
     try:
@@ -157,12 +158,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Shows it where the test failed."""
     report = yield
-    performance = item.stash.get(_performance, None)
-    if report.when == "call":
-        if report.failed and performance is not None:
-            report.sections.append(("actorflow simulation", _shown(performance.simulation)))
-        if performance is not None:
-            del item.stash[_performance]
+    simulation = item.stash.get(_last, None)
+    if report.when == "call" and simulation is not None:
+        if report.failed:
+            report.sections.append(("actorflow simulation", _shown(simulation)))
+        del item.stash[_last]
     return report
 
 
