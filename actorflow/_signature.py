@@ -32,6 +32,7 @@ __all__ = [
     "StepConfig",
     "StepSpec",
     "check_names",
+    "is_count",
     "locate",
     "looks_like_step",
     "names_of",
@@ -420,7 +421,7 @@ class _Reader:
 
     def read_config(self, config: StepConfig, style: Style) -> StepConfig:
         for code, name, count in (("AF133", "num_workers", config.num_workers), ("AF134", "inbox", config.inbox)):
-            if not _is_count(count):
+            if not is_count(count):
                 self.report(code, f"{name} is {count!r}", "Give a whole number of at least 1")
         if not _is_limit(config.timeout):
             self.report("AF135", f"timeout is {config.timeout!r}", "Give seconds greater than 0, or None for no limit")
@@ -454,13 +455,12 @@ class _Reader:
             names = ", ".join(map(repr, _OVERFLOWS))
             self.report("AF143", f"overflow is {config.overflow!r}", f"Give {names} or conflate(key)")
         if config.inbox_limit is not None and not (
-            _is_count(config.inbox_limit) and _is_count(config.inbox) and config.inbox_limit >= config.inbox
+            is_count(config.inbox_limit) and is_count(config.inbox) and config.inbox_limit >= config.inbox
         ):
             hint = "Give a whole number of at least the inbox's capacity, or None for 64 times that"
             self.report("AF144", f"inbox_limit is {config.inbox_limit!r}", hint)
-        given: object = config.limit
-        if given is not None and not (isinstance(given, str) and given):
-            self.report("AF145", f"limit is {given!r}", "Give the name of a limit that the Runtime has, or None")
+        if config.limit is not None and not _is_name(config.limit):
+            self.report("AF145", f"limit is {config.limit!r}", "Give the name of a limit that the Runtime has, or None")
 
     def _read_executor(self, config: StepConfig, style: Style) -> None:
         if config.executor not in {"thread", "process"}:
@@ -553,7 +553,12 @@ def _spell(annotation: object) -> str:
     return re.sub(r"(?:[\w<>]+\.)+(?=\w)", "", str(annotation))
 
 
-def _is_count(value: object) -> bool:
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def is_count(value: object) -> bool:
+    """Whether an option that counts something is a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import attrs
 from typing_extensions import TypeVar as TypeVarDefault
 
-from actorflow._signature import GraphCheck, StepConfig, names_of
+from actorflow._signature import GraphCheck, StepConfig, is_count, names_of
 from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
@@ -259,13 +259,12 @@ class Workflow(Generic[StartT, StopT]):
             problems.append(
                 Problem(code="AF147", subject=name, message=f"on_stall is {on_stall!r}", hint="Give 'fail' or 'idle'")
             )
-        given: object = num_concurrent_runs
-        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+        if num_concurrent_runs is not None and not is_count(num_concurrent_runs):
             problems.append(
                 Problem(
                     code="AF146",
                     subject=name,
-                    message=f"num_concurrent_runs is {given!r}",
+                    message=f"num_concurrent_runs is {num_concurrent_runs!r}",
                     hint="Give a whole number of at least 1, or None for no limit",
                 )
             )

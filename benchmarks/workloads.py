@@ -211,12 +211,35 @@ async def state(n: int) -> float:
     return time.perf_counter() - begin
 
 
+class Pressed(Workflow):
+    """A producer that is always faster than its consumer, whose inbox is small."""
+
+    @step
+    async def begin(self, ctx: Context, ev: Go) -> Item | None:
+        for i in range(ev.n):
+            await ctx.send(Item(i=i))
+        await ctx.send(Item(i=-1))
+        return None
+
+    @step(num_workers=1, inbox=64)
+    async def consume(self, ev: Item) -> StopEvent | None:
+        return StopEvent() if ev.i < 0 else None
+
+
+async def pressure(n: int) -> float:
+    """`n` events sent one by one by `await ctx.send` through a full inbox of 64."""
+    begin = time.perf_counter()
+    await Pressed().run(Go(n=n))
+    return time.perf_counter() - begin
+
+
 WORKLOADS: dict[str, tuple[Workload, int]] = {
     "chain hop": (chain_hop, 20_000),
     "hop with a suspension": (suspending_hop, 5_000),
     "fresh one-step run": (fresh_run, 1_000),
     "concurrent one-step runs": (concurrent_runs, 1_000),
     "fan-out 1,000 and collect, per item": (fan_out, 1_000),
+    "pressure, per event through a full inbox": (pressure, 20_000),
     "stream, per event": (stream, 10_000),
     "state set and get": (state, 5_000),
 }

@@ -53,7 +53,8 @@ MUTANTS = {
         "_runtime/carrier.py",
         (
             "                if self.fired:\n"
-            "                    # Over, yet the scope is cancelled: go on in a fresh one. There was no await since the body's end.\n"
+            "                    # Over, yet the scope is cancelled: go on in a fresh one. "
+            "There was no await since the body's end.\n"
             "                    return False\n"
         ),
         "",

@@ -14,6 +14,7 @@ import anyio.from_thread
 import pytest
 
 from actorflow import (
+    ConstantDelayRetryPolicy,
     Context,
     Event,
     Runtime,
@@ -79,7 +80,7 @@ async def test_a_sync_step_that_fails_and_is_tried_again() -> None:
     calls: list[int] = []
 
     class Flow(Workflow):
-        @step(retry_policy=lambda elapsed, failures, error: 1 if failures < 3 else None)
+        @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=1))
         def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
             calls.append(ctx.retry_info().retry_number)
             raise ValueError("no")

@@ -50,7 +50,7 @@ from actorflow.testing import (
     simulate,
 )
 from actorflow.testing._backends import Backend
-from actorflow.testing.ledger import Ledger
+from actorflow.testing._ledger import Ledger
 from actorflow.testing.simulate import defaults, observers
 
 BACKENDS: list[Backend] = ["asyncio", "trio"]

@@ -612,7 +612,7 @@ class LiveRun(handle.Run[Any], Timer):
                 carrier.scope.cancel()
         for child in tuple(self.children or ()):
             child.cancel("the run that started it ended", closing=closing)
-        if self.tasks > (own is not None) and self.timers is not None:
+        if self.tasks > (own is not None):
             self.timers.arm(self, self.timers.clock() + self.grace)
         self._task_over(0)
 

@@ -1,6 +1,7 @@
 """The test kit: virtual time, schedules, faults and simulation for workflows and for any anyio program."""
 
 from actorflow.testing._backends import current_clock, virtual_backend_options
+from actorflow.testing._stage import Outside
 from actorflow.testing.clock import DeadlockError, LivelockError, VirtualClock
 from actorflow.testing.explore import Exploration, ScheduleError, explore
 from actorflow.testing.faults import ClockJump, Fault, InjectedError, LostEvent, Redelivery, SlowStep, StepError
@@ -11,7 +12,6 @@ from actorflow.testing.record import Execution, Happening, Record, Timed
 from actorflow.testing.runner import WorkflowTestResult, WorkflowTestRunner
 from actorflow.testing.schedule import Choices, Exhaustive, Fifo, Lifo, Pct, Random, Schedule, parse_schedule
 from actorflow.testing.simulate import Simulation, simulate
-from actorflow.testing.stage import Outside
 
 __all__ = [
     "Choices",

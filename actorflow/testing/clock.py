@@ -105,7 +105,7 @@ class VirtualClock:
     __slots__ = ("_held", "now")
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self._held = 0
 
     def __repr__(self) -> str:

@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 import anyio
 import attrs
 
-from actorflow._runtime.router import Plan
-from actorflow._runtime.run import LiveRun
 from actorflow.errors import ActorflowError, WorkflowRuntimeError
 from actorflow.events import Event, describe
 from actorflow.testing.gate import TurnGate
@@ -178,7 +176,7 @@ class ClockJump(Fault):
 class Scene:
     """Where a fault happens."""
 
-    run: LiveRun
+    run: Any  # LiveRun, which is private
     recorder: Recorder
 
 
@@ -191,7 +189,7 @@ class Faults:
         self._gate = gate
         self._recorder = recorder
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Any) -> None:
         """Refuses faults of steps that the workflow does not have."""
         for fault in self._faults:
             if fault.step is not None and fault.step not in plan.by_name:
@@ -206,7 +204,7 @@ class Faults:
                     code="AF098",
                 )
 
-    def install(self, run: LiveRun) -> None:
+    def install(self, run: Any) -> None:
         """Puts what can go wrong around the bodies of a run that has not begun to move."""
         for k in range(len(run.plan.steps)):
             actor = run.actor(k)

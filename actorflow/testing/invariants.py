@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-from actorflow._runtime.run import LiveRun
 from actorflow.errors import ActorflowError
 from actorflow.events import Event
 from actorflow.testing.record import Recorder, Timed
@@ -46,7 +45,7 @@ class Now:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self.run: LiveRun | None = None
+        self.run: Any = None  # the LiveRun, which is private
 
     @property
     def time(self) -> float:

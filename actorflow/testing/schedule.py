@@ -261,7 +261,7 @@ class Choices(Decider):
     """
 
     def __init__(self, choices: Iterable[int], *, seed: int = 0) -> None:
-        self.choices = tuple(choices)
+        self.choices: tuple[int, ...] = tuple(choices)
         self.seed = seed
         self._next = iter(self.choices)
         if any(index < 0 for index in self.choices):

@@ -15,13 +15,13 @@ from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
 from actorflow.testing._backends import Backend, run
+from actorflow.testing._stage import Play, Script, Stage, nothing_left, tasks_here
 from actorflow.testing.clock import Pace, VirtualClock
 from actorflow.testing.faults import Fault
 from actorflow.testing.gate import TurnGate, turns_here
 from actorflow.testing.invariants import Invariant
 from actorflow.testing.record import Execution, Record, Timed, same_error
 from actorflow.testing.schedule import Choices, Fifo, Schedule, complete
-from actorflow.testing.stage import Play, Script, Stage, nothing_left, tasks_here
 from actorflow.workflow import Workflow
 
 __all__ = ["Simulation", "simulate"]
@@ -143,7 +143,7 @@ class Defaults:
     runs: int = 500
 
 
-defaults = Defaults()
+defaults: Defaults = Defaults()
 
 observers: list[Callable[[Performance[Any]], object]] = []
 """Told of each simulation in this process: how the pytest plugin knows which schedule a failing test had."""

@@ -17,11 +17,11 @@ from actorflow.abc import Instrument
 from actorflow.errors import InternalError
 from actorflow.events import Event, HumanResponseEvent
 from actorflow.handle import Run
+from actorflow.testing._ledger import Ledger
 from actorflow.testing.clock import VirtualClock, await_frames, where
 from actorflow.testing.faults import Fault, Faults
 from actorflow.testing.gate import TurnGate
 from actorflow.testing.invariants import Invariant, InvariantError, Now, Watch
-from actorflow.testing.ledger import Ledger
 from actorflow.testing.record import Recorder
 
 __all__ = ["Outside", "Script", "Stage"]
@@ -52,10 +52,10 @@ class Stage:
         self._now = Now(self.recorder)
         self.watch = Watch(invariants, self._now)
         self.faults = Faults(faults, gate, self.recorder)
-        self.runs: list[LiveRun] = []
+        self.runs: list[Any] = []  # LiveRun, which is private
         self.runtime = _SimulatedRuntime(self, gate, instruments)
 
-    def launched(self, run: LiveRun) -> None:
+    def launched(self, run: Any) -> None:
         """A run has begun and nothing of it has run yet."""
         self.runs.append(run)
         if self._now.run is None:
@@ -232,7 +232,7 @@ class Outside:
         ('bees? yes', 3600.0)
     """
 
-    def __init__(self, run: Run[Any], play: Play) -> None:
+    def __init__(self, run: Run[Any], play: Any) -> None:
         self.run = run
         self._play = play
         self._stream: AsyncIterator[Event] | None = None
