@@ -648,18 +648,19 @@ def test_a_wrong_order_is_noticed(backend: Backend, monkeypatch: pytest.MonkeyPa
             return StopEvent() if ctx.collect_events(ev, [Part] * 2) else None
 
     assert simulate(Ordered(), backend=backend).error is None
-    route = LiveRun.route
+    place = LiveRun.place
     kept: list[Any] = []
 
-    def swapping(self: LiveRun, event: Event, *arguments: Any, **options: Any) -> None:
-        if isinstance(event, Part) and event.number == 1:
-            kept.append((self, event, *arguments))
-            return
-        route(self, event, *arguments, **options)
+    def swapping(self: LiveRun, sender: Any, target: Any, item: Any, room: Any) -> bool:
+        if item == Part(number=1):
+            kept.append((self, sender, target, item, room))
+            return True
+        placed = place(self, sender, target, item, room)
         if kept:
-            route(*kept.pop())
+            place(*kept.pop())
+        return placed
 
-    monkeypatch.setattr(LiveRun, "route", swapping)
+    monkeypatch.setattr(LiveRun, "place", swapping)
     with pytest.raises(
         InvariantError, match=r"Ordered.end: Part\(number=1\) came after one that its sender had sent l"
     ):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from enum import IntEnum
+from threading import get_ident
 from typing import Any
 
 from anyio import CancelScope
@@ -203,7 +204,8 @@ class Execution(Timer):
     def progress(self) -> None:
         """The body has done something that can be seen from outside."""
         idle = self.actor.idle_timeout
-        if idle is not None and self.phase is Phase.BODY and not self.fired:
+        assert idle is not None  # noqa: S101 - asked at every place, for the price of a call
+        if self.phase is Phase.BODY and not self.fired:
             timers = self.run.timers
             timers.arm(self, min(self.latest, timers.clock() + idle))
 
@@ -280,6 +282,12 @@ class Execution(Timer):
             run.hooks.event_sent(run.run_id, self.actor.name, event)
         if run.journal is not None:
             self._effect("send", event, step)
+            return
+        # The usual case without the detour: one receiver that suspends its senders.
+        k = run.plan.single.get(event.__class__) if step is None and not run.done else None
+        target = None if k is None else run.actors[k]
+        if target is not None and target.overflow is None:
+            run.place(self, target, event, None)
         else:
             run.route(event, step, self)
 
@@ -331,7 +339,8 @@ class Execution(Timer):
     def post(self, event: Event, step: str | None) -> None:
         """Sends without waiting."""
         self.run.check(event, step)
-        self.progress()
+        if self.actor.idle_timeout is not None:
+            self.progress()
         outbox, effects = self.outbox, self.effects
         if (outbox is not None and outbox.parked >= OUTBOX_LIMIT) or (
             effects is not None and len(effects) >= OUTBOX_LIMIT
@@ -352,7 +361,8 @@ class Execution(Timer):
         """Sends and waits for room."""
         run = self.run
         run.check(event, step)
-        self.progress()
+        if self.actor.idle_timeout is not None:
+            self.progress()
         if self.actor.atomic:
             self.post(event, step)
             await checkpoint()
@@ -379,7 +389,8 @@ class Execution(Timer):
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise not_an_event("write_event_to_stream", event)
         self.run.check_thread()
-        self.progress()
+        if self.actor.idle_timeout is not None:
+            self.progress()
         if self.actor.atomic:
             if self.held is None:
                 self.held = []
@@ -391,10 +402,14 @@ class Execution(Timer):
         """Adds to a buffer of this step."""
         if not expected:
             return []
-        self.run.check_thread()
+        run, actor = self.run, self.actor
+        if get_ident() != run.thread:
+            run.check_thread()
+        if run.journal is None and actor.idle_timeout is None:
+            return actor.buffer(buffer_id).add(event, expected)
         self.touch_state()
-        batch = self.actor.buffer(buffer_id).add(event, expected)
-        if self.run.journal is not None:
+        batch = actor.buffer(buffer_id).add(event, expected)
+        if run.journal is not None:
             self._effect("collect", buffer_id, event, batch)
         return batch
 
@@ -413,7 +428,8 @@ class Execution(Timer):
     def touch_state(self) -> None:
         """What another execution did to shared state must be in the journal before what this one does."""
         run = self.run
-        self.progress()
+        if self.actor.idle_timeout is not None:
+            self.progress()
         if run.journal is not None:
             dirty = run.dirty
             if dirty is not None and dirty is not self and dirty.effects:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from actorflow._signature import StepSpec
-from actorflow.events import Event, InputRequiredEvent, StopEvent
+from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
 from actorflow.flow import Conflate
 from actorflow.graph import Graph
 
@@ -69,7 +69,8 @@ class Plan:
                 route = Route("stream", receivers)
             else:
                 route = Route("steps", receivers)
-                if len(receivers) == 1 and receivers[0] not in self._special:
+                answer = issubclass(event_type, HumanResponseEvent)  # the run counts the prompts that it leaves open
+                if len(receivers) == 1 and receivers[0] not in self._special and not answer:
                     self.single[event_type] = receivers[0]
             self.routes[event_type] = route
         return route

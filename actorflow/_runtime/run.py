@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import traceback
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextvars import Context as Variables
+from threading import get_ident
 from typing import Any, NoReturn, Protocol
 
 import anyio
@@ -148,6 +148,7 @@ class LiveRun(handle.Run[Any], Timer):
         "runtime",
         "starter",
         "tasks",
+        "thread",
         "timers",
         "variables",
         "workflow",
@@ -165,6 +166,7 @@ class LiveRun(handle.Run[Any], Timer):
         self.deadline = math.inf
         self.entry = None
         self.runtime = runtime
+        self.thread = runtime.thread
         self.workflow = workflow
         self.plan = plan
         self.journal: Journal | None = runtime.journal
@@ -279,7 +281,7 @@ class LiveRun(handle.Run[Any], Timer):
 
     def check_thread(self) -> None:
         """Refuses calls from threads that are not the event loop's, which would corrupt what they touch."""
-        if threading.get_ident() != self.runtime.thread:
+        if get_ident() != self.thread:
             raise foreign_thread(f"run {self.run_id} of {self.plan.name}")
 
     def limit(self, name: str) -> Limit:
@@ -301,7 +303,8 @@ class LiveRun(handle.Run[Any], Timer):
         Raises:
             WorkflowRuntimeError: It is not an event, or the step does not exist or does not accept it.
         """
-        self.check_thread()
+        if get_ident() != self.thread:
+            self.check_thread()
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(
                 f"send_event got {event!r} ({type(event).__name__}), not an event; derive its class from actorflow.Event",
@@ -367,7 +370,7 @@ class LiveRun(handle.Run[Any], Timer):
             target = self.actor(k)
             room = None if rooms is None else Room(sender)
             try:
-                placed = self._place(self if sender is None else sender, target, item, room)
+                placed = self.place(self if sender is None else sender, target, item, room)
             except WorkflowRuntimeError as error:
                 if sender is None or (sender.in_body and self.journal is None):
                     raise
@@ -376,7 +379,7 @@ class LiveRun(handle.Run[Any], Timer):
             if not placed and rooms is not None and room is not None:
                 rooms.append(room)
 
-    def _place(self, sender: Sender, target: Actor, item: Any, room: Room | None) -> bool:
+    def place(self, sender: Sender, target: Actor, item: Any, room: Room | None) -> bool:
         """Puts an item into an inbox, or into the sender's lane to it; whether there was room."""
         outbox = sender.outbox
         if target.overflow is not None and self._resolved(target, item):
@@ -726,7 +729,8 @@ class LiveRun(handle.Run[Any], Timer):
 
     def publish(self, event: Event) -> None:
         """Writes to the run's stream."""
-        self.check_thread()
+        if get_ident() != self.thread:
+            self.check_thread()
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(
                 f"write_event_to_stream got {event!r} ({type(event).__name__}), not an event", code="AF036"
