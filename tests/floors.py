@@ -22,7 +22,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("errors",),
         ("events",),
         ("retry",),
-        ("supervision", "resources"),
+        ("supervision", "resources", "_recipes"),
         ("state",),
         ("abc",),
         ("context",),
