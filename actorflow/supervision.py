@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import attrs
 
+from actorflow.errors import WorkflowRuntimeError
 from actorflow.retry import RetryPolicy, check_policy, decide
 
 __all__ = [
@@ -325,6 +326,17 @@ class Intensity:
     def elapsed(self) -> float:
         """Seconds from the first failure in the window to the last one."""
         return self.failures[-1].time - self.failures[0].time if self.failures else 0.0
+
+    def exceeded(self, subject: str, error: BaseException) -> WorkflowRuntimeError:
+        """The error to escalate with, once `failed` has said no; its cause is the last failure.
+
+        Args:
+            subject: Who failed.
+            error: What was raised last.
+        """
+        storm = WorkflowRuntimeError(self.explain(subject), code="AF060")
+        storm.__cause__ = error
+        return storm
 
     def explain(self, subject: str) -> str:
         """Says why there is no further restart, with the failures of the window.

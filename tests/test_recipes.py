@@ -118,9 +118,11 @@ def test_what_is_no_resource() -> None:
         assert read_recipe(annotation) is None
 
 
+Db = TypeAliasType("Db", Annotated[str, "doc", Resource(connect)])
+
+
 def test_an_alias_is_looked_through() -> None:
     """An annotation may have a name."""
-    Db = TypeAliasType("Db", Annotated[str, "doc", Resource(connect)])
     recipe = read_recipe(Db)
     assert recipe is not None
     assert recipe.name == "connect"

@@ -201,6 +201,10 @@ def test_a_storm_escalates_with_its_history() -> None:
     assert intensity.failed(1.0, ValueError("two\nlines"))
     assert not intensity.failed(2.5, OSError())
     assert intensity.elapsed == 2.5
+    last = OSError()
+    storm = intensity.exceeded("step Writer.publish of run r-1", last)
+    assert (type(storm), storm.code, storm.__cause__) == (WorkflowRuntimeError, "AF060", last)
+    assert str(storm) == f"{intensity.explain('step Writer.publish of run r-1')} [AF060]"
     assert intensity.explain("step Writer.publish of run r-1") == (
         "step Writer.publish of run r-1 failed 3 times within 10 s, and 2 restarts are allowed: "
         "at 0 s OSError: one; at 1 s ValueError: two lines; at 2.5 s OSError; "

@@ -59,7 +59,7 @@ def settle(error: BaseException | None, errors: Sequence[BaseException], owner: 
     """
     if error is None:
         if len(errors) > 1:
-            return BaseExceptionGroup(f"{len(errors)} resources of {owner} failed while they were closed", errors)
+            return BaseExceptionGroup(f"{len(errors)} resources of {owner} failed while they were closed", list(errors))
         return errors[0] if errors else None
     for one in errors:
         error.add_note(f"besides, {type(one).__name__}: {one} ({'; '.join(getattr(one, '__notes__', ()))})")

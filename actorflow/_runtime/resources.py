@@ -269,7 +269,7 @@ class Pool:
             value, manager = await holding.made, None
         # In one breath with the end of the opening: from here on it is for the pool to close it.
         shield.shield = True
-        holding.value, holding.stage, holding.abandoned = value, _Stage.OPEN, False
+        holding.value, holding.stage = value, _Stage.OPEN
         if manager is None:
             holding.plain = True
             return
@@ -335,22 +335,26 @@ class Pool:
         """
         self.closed = True
         errors: list[BaseException] = []
+        cancelled: BaseException | None = None
         with CancelScope(shield=True):
             opening = [one for one in self._holdings.values() if one.stage is _Stage.OPENING]
             for holding in opening:
                 holding.abandon()
             for holding in opening:
                 with self._overdue(holding):
-                    await holding.ready.wait()
+                    cancelled = await _wait_out(holding.ready) or cancelled
             while self._opened:
                 holding = self._opened.pop()
                 holding.told = error
                 holding.asked.set()
                 with self._overdue(holding):
-                    await holding.over.wait()
+                    cancelled = await _wait_out(holding.over) or cancelled
                 if holding.close_error is not None:
                     errors.append(with_place(holding.recipe, holding.close_error))
         self._holdings.clear()
+        if cancelled is not None:
+            settle(cancelled, errors, self.owner)
+            raise cancelled
         return tuple(errors)
 
     def _overdue(self, holding: _Holding) -> Overdue:
@@ -445,3 +449,15 @@ async def _until_set(event: anyio.Event) -> BaseException | None:
             # asyncio's task.cancel(), when the loop shuts down: whoever uses the resource unwinds first, and then closes.
         else:
             return None
+
+
+async def _wait_out(event: anyio.Event) -> BaseException | None:
+    """Waits for an event under a shield, to the end; returns the cancellation by asyncio's task.cancel() meanwhile."""
+    cancelled: BaseException | None = None
+    while True:
+        try:
+            await event.wait()
+        except anyio.get_cancelled_exc_class() as exc:
+            cancelled = exc
+        else:
+            return cancelled
