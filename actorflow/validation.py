@@ -15,6 +15,7 @@ import attrs
 from actorflow._signature import StepSpec
 from actorflow.errors import Problem
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.states import STATE_RULES, find_state_problems
 
 __all__ = ["RULES", "Survey", "find_problems"]
 
@@ -47,6 +48,7 @@ RULES: dict[str, str] = {
     "AF135": "The timeout of a step is greater than 0, or None.",
     "AF136": "retry_policy is something that can decide on another attempt.",
     "AF137": "waits_for names events that can be sent to a run.",
+    **STATE_RULES,
 }
 """What each problem's id asks for."""
 
@@ -129,6 +131,7 @@ def _rules(survey: Survey) -> Iterator[Rule]:
     if survey.inputs_known:
         yield _no_start
     yield _several_starts
+    yield _states
     if survey.outputs_known:
         yield _no_stop
     yield _accepts_stop
@@ -191,6 +194,10 @@ def _no_stop(survey: Survey) -> Iterator[Found]:
             "no step returns a StopEvent, so no run could end",
             "Name StopEvent, or a subclass of it, in the return annotation of the last step",
         )
+
+
+def _states(survey: Survey) -> Iterator[Found]:
+    return find_state_problems(survey.name, survey.steps)
 
 
 # -- rules about what goes from step to step
