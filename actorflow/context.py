@@ -49,7 +49,8 @@ class Context(Generic[StateT]):
     _port: RunPort
 
     def __init__(self, workflow: object) -> None:
-        self._port = _Unstarted(workflow, StateStore(DictState()))
+        owner: Any = workflow
+        self._port = _Unstarted(workflow, StateStore.of(owner._actorflow_graph().state_type))
 
     @staticmethod
     def get_step_context() -> Context[Any]:

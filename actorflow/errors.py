@@ -17,6 +17,7 @@ __all__ = [
     "ContextStateError",
     "InternalError",
     "Problem",
+    "ResourceError",
     "StepTimeoutError",
     "StreamLagged",
     "WorkflowCancelledByUser",
@@ -136,6 +137,10 @@ class BackpressureDeadlock(WorkflowRuntimeError):
 
 class ContextStateError(WorkflowRuntimeError):
     """A context verb was used where it has no meaning, or the state was misused."""
+
+
+class ResourceError(WorkflowRuntimeError):
+    """A resource cannot be opened as it is declared, or ended while it was in use. What a factory raises stays itself."""
 
 
 class StreamLagged(WorkflowRuntimeError):

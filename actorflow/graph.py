@@ -26,6 +26,8 @@ from actorflow._signature import (
 )
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowValidationError
 from actorflow.events import InputRequiredEvent, StartEvent, StopEvent
+from actorflow.state import DictState
+from actorflow.states import state_type_of
 from actorflow.validation import Survey, find_problems
 from actorflow.visualize import mermaid
 
@@ -33,7 +35,9 @@ __all__ = ["OUTSIDE", "START", "STOP", "Edge", "Graph", "compile_workflow"]
 
 _Kind = Literal["method", "static", "class", "free"]
 
-_OPTION_CODES = frozenset({"AF133", "AF134", "AF135", "AF136", "AF137", "AF138"})
+_OPTION_CODES = frozenset(
+    {"AF133", "AF134", "AF135", "AF136", "AF137", "AF138", "AF141", "AF142", "AF143", "AF144", "AF145"}
+)
 
 
 @attrs.frozen
@@ -49,6 +53,7 @@ class Graph:
             check of its reachability. A step that accepts any `Event` does not count.
         fingerprint: Hash over the steps, what they accept and emit, and the names of these events: equal in every
             process, different after a change that matters to a run that is kept.
+        state_type: The type of the runs' shared state.
 
     Example:
         >>> from actorflow import StartEvent, StopEvent, Workflow, step
@@ -67,6 +72,7 @@ class Graph:
     stop_events: tuple[type[StopEvent[Any]], ...]
     accepts_external: bool
     fingerprint: str
+    state_type: type = DictState
 
     def receivers(self, event_type: type) -> tuple[int, ...]:
         """The steps that get events of exactly this class.
@@ -141,6 +147,7 @@ def compile_workflow(cls: type) -> Graph:
         stop_events=survey.stop_events(),
         accepts_external=any(step.config.waits_for or survey.from_outside(step) for step in steps),
         fingerprint=_fingerprint(steps),
+        state_type=state_type_of(steps),
     )
 
 

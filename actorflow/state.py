@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import anyio
 from typing_extensions import TypeVar as TypeVarDefault
 
+from actorflow._fits import field_hint, item_hint, misfit
 from actorflow.errors import ContextStateError
 
 __all__ = ["DictState", "InMemoryStateStore", "StateFace", "StateStore", "copy_data"]
@@ -76,8 +77,13 @@ class StateStore(Generic[S]):
     `read`, `write`, `replace` and `clear` act at once: who calls them sees to it that no transaction is open.
     `StateFace` does.
 
+    Args:
+        initial: The state at first.
+        kind: Type that the state keeps; None for that of `initial`.
+
     Attributes:
         value: The committed state. Not to be changed but through the methods.
+        kind: Its type, or the base of it that was declared.
 
     Example:
         >>> store = StateStore(DictState())
@@ -86,12 +92,26 @@ class StateStore(Generic[S]):
         ('Ada', {'user': {'name': 'Ada'}})
     """
 
-    __slots__ = ("_lock", "value")
+    __slots__ = ("_lock", "kind", "value")
 
-    def __init__(self, initial: S) -> None:
+    def __init__(self, initial: S, kind: type[S] | None = None) -> None:
         self.value: S = initial
+        self.kind: type[S] = type(initial) if kind is None else kind
         # There while somebody holds it or waits for it, so that a store may go from one event loop to the next.
         self._lock: anyio.Lock | None = None
+
+    @staticmethod
+    def of(kind: type[T]) -> StateStore[T]:
+        """A store with a new state of a type.
+
+        Raises:
+            ValueError: Some of its fields have no default, or its constructor refuses.
+
+        Example:
+            >>> StateStore.of(DictState).value
+            {}
+        """
+        return StateStore(_new(kind, "a run", "seed it"), kind)
 
     @property
     def editing(self) -> bool:
@@ -116,17 +136,26 @@ class StateStore(Generic[S]):
         if not path:
             raise ValueError("the path to set in the state is empty; name a key, or use set_state() for the whole")
         node: Any = self.value
-        *parents, last = path.split(".")
-        for part in parents:
+        hint: Any = self.kind
+        parts = path.split(".")
+        last = parts[-1]
+        for depth, part in enumerate(parts[:-1]):
             child = _child(node, part)
             if child is _MISSING:
                 if not issubclass(type(node), _DICT):
                     raise ValueError(_explain(self.value, path))
-                # Nothing can fail from here on: below are new dicts only.
-                child = node[part] = dict[str, Any]()
-            node = child
+                # One new dict with all that is below, so that either the whole of it is put in place or nothing.
+                for name in reversed(parts[depth + 1 :]):
+                    value = {name: value}
+                parts, last = parts[: depth + 1], part
+                break
+            node, hint = child, _hint_below(node, hint, part)
+        # The usual case first, for speed.
+        expected = Any if hint is DictState or _checks_itself(node, last) else _hint_below(node, hint, last)
+        problem = None if expected is Any else misfit(expected, value, _place(node, parts))
         try:
-            _put(node, last, value)
+            # What does not fit is put into a twin: that it can be put nowhere is said first.
+            _put(node if problem is None else copy.copy(node), last, value)
         except LookupError:
             raise ValueError(_explain(self.value, path)) from None
         except AttributeError as error:
@@ -134,31 +163,28 @@ class StateStore(Generic[S]):
                 f"cannot set {path!r} in the state: a {type(node).__name__} does not let itself be changed there; "
                 "set a changed copy of the whole object"
             ) from error
+        except (TypeError, ValueError) as error:  # what the class itself says of its fields
+            raise ValueError(f"cannot set {path!r} in the state: {error}") from error
+        if problem is not None:
+            raise ValueError(f"cannot set {path!r} in the state: {problem}")
 
     def replace(self, state: S) -> S:
         """Puts a copy of `state` in place and returns it, as `StateFace.set_state` says."""
-        held: object = self.value
         given: object = state
-        if isinstance(held, DictState) and isinstance(given, Mapping) and not isinstance(given, DictState):
+        if issubclass(self.kind, DictState) and isinstance(given, Mapping) and not isinstance(given, DictState):
             given = DictState(cast("Mapping[str, Any]", given))
-        if not isinstance(given, type(held)):
-            kind = type(held).__name__
+        if not isinstance(given, self.kind):
+            kind = self.kind.__name__
             # ValueError, as in LlamaIndex Workflows, for what pydantic would call a validation error.
             raise ValueError(  # noqa: TRY004
                 f"set_state() got a {type(given).__name__}, and the state is a {kind}; give it a {kind}"
             )
-        self.value = copy_data(cast("S", given))
+        self.value = copy_data(cast("Any", given))
         return self.value
 
     def clear(self) -> S:
         """Puts a new state of the same type in place and returns it, as `StateFace.clear` says."""
-        kind = type(self.value)
-        try:
-            self.value = kind()
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"clear() cannot make a new {kind.__name__}: {error}; give all its fields a default, or use set_state()"
-            ) from error
+        self.value = _new(self.kind, "clear()", "use set_state()")
         return self.value
 
     @asynccontextmanager
@@ -198,7 +224,8 @@ class StateFace(Generic[S]):
     `get_state`, `set_state` and `edit_state` copy the structure: dicts, lists, sets, tuples, deques, attrs objects,
     dataclasses and pydantic models, but not what compares by identity, like clients and locks.
 
-    A path goes by dots through keys, list indexes and attributes: ``orders.0.name``.
+    A path goes by dots through keys, list indexes and attributes: ``orders.0.name``. What `set` puts there must fit the
+    annotation of that place, as far as there is one.
 
     Args:
         store: Where the state is kept.
@@ -247,7 +274,7 @@ class StateFace(Generic[S]):
             value: What to put there, itself and not a copy.
 
         Raises:
-            ValueError: There can be nothing.
+            ValueError: There can be nothing, or nothing of this type.
             ContextStateError: The same task is inside `edit_state`.
         """
         if self._store.editing:
@@ -333,6 +360,15 @@ class InMemoryStateStore(StateFace[S]):
         super().__init__(StateStore(initial_state), lambda: None, lambda _path, _value: None)
 
 
+def _new(kind: type[T], who: str, instead: str) -> T:
+    try:
+        return kind()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{who} cannot make a new {kind.__name__}: {error}; give all its fields a default, or {instead}"
+        ) from error
+
+
 # -- paths
 
 
@@ -365,8 +401,33 @@ def _put(node: Any, part: str, value: object) -> None:
         node[int(part)] = value
     elif part.startswith("_") or (_field_names(kind) and not hasattr(node, part)):
         raise LookupError(part)
+    elif hasattr(kind, "__pydantic_validator__"):
+        # A model checks assignments only where it says so; here it always does, its validators included.
+        checked = kind.__pydantic_validator__.validate_assignment(copy.copy(node), part, value)
+        setattr(node, part, getattr(checked, part))
     else:
         setattr(node, part, value)
+
+
+def _hint_below(node: Any, hint: Any, part: str) -> Any:
+    """The annotation of what a path finds under `part`; Any where there is none."""
+    kind = _kind_of(node)
+    if issubclass(kind, _MAPPING) or (issubclass(kind, _SEQUENCES) and _is_index(part)):
+        return item_hint(hint, node, part)
+    return field_hint(cast("Any", kind), part)
+
+
+def _place(node: Any, parts: list[str]) -> str:
+    kind = _kind_of(node)
+    return f"{kind.__name__}.{parts[-1]}" if _field_names(kind) else ".".join(parts)
+
+
+def _checks_itself(node: Any, part: str) -> bool:
+    """Whether what is set in a field may become something else there, and is checked then."""
+    kind = _kind_of(node)
+    return hasattr(kind, "__pydantic_validator__") or any(
+        field.name == part and field.converter is not None for field in getattr(kind, "__attrs_attrs__", ())
+    )
 
 
 def _is_index(part: str) -> bool:

@@ -15,6 +15,7 @@ import attrs
 from actorflow._signature import GraphCheck, StepSpec
 from actorflow.errors import Problem
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.states import STATE_RULES, find_state_problems
 
 __all__ = ["RULES", "Survey", "find_problems"]
 
@@ -55,6 +56,7 @@ RULES: dict[str, str] = {
     "AF145": "limit is the name of a limit of the runtime.",
     "AF146": "num_concurrent_runs is a whole number of at least 1, or None.",
     "AF147": "on_stall is 'fail' or 'idle'.",
+    **STATE_RULES,
 }
 """What each problem's id asks for."""
 
@@ -153,6 +155,7 @@ def _rules(survey: Survey) -> Iterator[Rule]:
     if survey.inputs_known:
         yield _no_start
     yield _several_starts
+    yield _states
     if survey.outputs_known:
         yield _no_stop
     yield _accepts_stop
@@ -215,6 +218,10 @@ def _no_stop(survey: Survey) -> Iterator[Found]:
             "no step returns a StopEvent, so no run could end",
             "Name StopEvent, or a subclass of it, in the return annotation of the last step",
         )
+
+
+def _states(survey: Survey) -> Iterator[Found]:
+    return find_state_problems(survey.name, survey.steps)
 
 
 # -- rules about what goes from step to step

@@ -10,10 +10,11 @@ import re
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import anyio
 import attrs
+import pydantic
 import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given
@@ -345,6 +346,240 @@ async def test_clear() -> None:
     message = re.escape("clear() cannot make a new Account: ")
     with pytest.raises(ValueError, match=f"^{message}.*; give all its fields a default, or use set_state\\(\\)$"):
         await InMemoryStateStore(Account(Person("Bo"), 3)).clear()
+
+
+# -- typed states
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+
+@attrs.define
+class Item:
+    id: int
+    price: float = 0.0
+
+
+def fold(text: str) -> str:
+    return text.casefold()
+
+
+@attrs.define
+class AttrsState:
+    count: int = 0
+    name: str | None = None
+    items: list[Item] = attrs.field(factory=list[Item])
+    scores: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
+    level: Level = Level.LOW
+    mode: Literal["on", "off"] = "on"
+    main: Item | None = None
+    positive: int = attrs.field(default=1, validator=attrs.validators.gt(0))
+    folded: str = attrs.field(default="", converter=fold)
+    anything: Any = None
+    pair: tuple[int, str] = (0, "")
+
+
+@dataclasses.dataclass
+class DataclassState:
+    count: int = 0
+    name: str | None = None
+    items: list[Item] = dataclasses.field(default_factory=list[Item])
+    scores: dict[str, list[int]] = dataclasses.field(default_factory=dict[str, list[int]])
+    main: Item | None = None
+
+
+class PydanticItem(pydantic.BaseModel):
+    id: int
+    price: float = 0.0
+
+
+class PydanticState(pydantic.BaseModel):
+    count: int = 0
+    name: str | None = None
+    items: list[PydanticItem] = []
+    scores: dict[str, list[int]] = {}
+    positive: int = pydantic.Field(default=1, gt=0)
+    main: PydanticItem | None = None
+
+
+STATES: list[Any] = [AttrsState, DataclassState, PydanticState]
+
+
+def item(state: Any, **fields: Any) -> Any:
+    return (PydanticItem if isinstance(state, PydanticState) else Item)(**fields)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", STATES)
+async def test_typed_states_take_what_fits(kind: Any) -> None:
+    """A state of each library is made of its defaults, and takes at every depth what its annotations say."""
+    store = StateStore.of(kind)
+    face = StateFace[Any](store, lambda: None, lambda _path, _value: None)
+    one = item(store.value, id=1)
+    for path, value in (
+        ("count", 2),
+        ("name", "x"),
+        ("name", None),
+        ("items", [one]),
+        ("items.0", item(store.value, id=2)),
+        ("items.0.price", 3),
+        ("main", one),
+        ("main.id", 7),
+        ("scores.a", [1]),
+        ("scores.a.0", 5),
+    ):
+        await face.set(path, value)
+        assert await face.get(path) == value
+    assert store.kind is kind
+    assert (await face.get("items.0.price"), await face.get("scores")) == (3, {"a": [5]})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("count", "2", "{kind}.count must be int, got str ('2')"),
+        ("count", None, "{kind}.count must be int, got None"),
+        ("name", 5, "{kind}.name must be str | None, got int (5)"),
+        ("items", [5], "{kind}.items[0] must be Item, got int (5)"),
+        ("items.0", "x", "items.0 must be Item, got str ('x')"),
+        ("items.0.price", "x", "Item.price must be float, got str ('x')"),
+        ("main.id", 1.5, "Item.id must be int, got float (1.5)"),
+        ("scores.a", 1, "scores.a must be list[int], got int (1)"),
+        ("scores.a", ["x"], "scores.a[0] must be int, got str ('x')"),
+        ("scores.a.b", 1, "scores.a must be list[int], got dict ({'b': 1})"),
+    ],
+)
+@pytest.mark.parametrize("kind", [AttrsState, DataclassState])
+async def test_typed_states_refuse_the_rest(kind: Any, path: str, value: object, problem: str) -> None:
+    """What does not fit is a ValueError that names the place and both types; the state stays what it was."""
+    face, log = logged(kind(items=[Item(1)], main=Item(2)))
+    before = await face.get_state()
+    log.clear()
+    message = f"cannot set {path!r} in the state: {problem.replace('{kind}', kind.__name__)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        await face.set(path, value)
+    assert log == ["touch"]
+    assert await face.get_state() == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("level", 1, "AttrsState.level must be Level, got int (1)"),
+        ("mode", "dim", "AttrsState.mode must be Literal['on', 'off'], got str ('dim')"),
+        ("pair", (1,), "AttrsState.pair must be tuple[int, str], got tuple ((1,))"),
+        ("pair", (1, 2), "AttrsState.pair[1] must be str, got int (2)"),
+        ("positive", -1, "'positive' must be > 0: -1"),
+    ],
+)
+async def test_what_attrs_says_of_its_fields(path: str, value: object, problem: str) -> None:
+    """Validators of the class have their say; converters convert; what is Any takes anything."""
+    face, _ = logged(AttrsState())
+    with pytest.raises(ValueError, match=f"^cannot set '{path}' in the state: {re.escape(problem)}$"):
+        await face.set(path, value)
+    await face.set("folded", "ABC")
+    await face.set("anything", [1])
+    await face.set("anything.0", "x")
+    assert (await face.get("folded"), await face.get("anything")) == ("abc", ["x"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("count", "x", "Input should be a valid integer"),
+        ("positive", 0, "Input should be greater than 0"),
+        ("items", [5], "Input should be a valid dictionary or instance of PydanticItem"),
+        ("items.0.id", "x", "Input should be a valid integer"),
+    ],
+)
+async def test_what_pydantic_says_of_its_fields(path: str, value: object, problem: str) -> None:
+    """A model checks what is set, though it was not told to check assignments, and converts as it does elsewhere."""
+    face, _ = logged(PydanticState(items=[PydanticItem(id=1)]))
+    before = await face.get_state()
+    with pytest.raises(ValueError, match=rf"(?s)^cannot set '{path}' in the state: 1 validation error .*{problem}"):
+        await face.set(path, value)
+    assert await face.get_state() == before
+    with pytest.raises(ValueError, match=r"^cannot set 'items.0' in the state: items\.0 must be PydanticItem, got int"):
+        await face.set("items.0", 5)
+    await face.set("count", "7")
+    assert await face.get("count") == 7
+
+
+def test_a_state_that_cannot_be_made() -> None:
+    """A state type whose fields have no defaults says so."""
+    message = re.escape("a run cannot make a new Item: ")
+    with pytest.raises(ValueError, match=f"^{message}.*; give all its fields a default, or seed it$"):
+        StateStore.of(Item)
+
+
+@pytest.mark.anyio
+async def test_a_state_keeps_its_declared_type() -> None:
+    """After a subclass came in, the declared type is still what fits, and what clear makes."""
+
+    @attrs.define
+    class More(AttrsState):
+        extra: int = 0
+
+    store = StateStore.of(AttrsState)
+    face = StateFace(store, lambda: None, lambda _path, _value: None)
+    await face.set_state(More(extra=1))
+    with pytest.raises(
+        ValueError, match=r"^cannot set 'extra' in the state: More\.extra must be int, got str \('x'\)$"
+    ):
+        await face.set("extra", "x")
+    await face.set_state(AttrsState(count=3))
+    assert await face.get("count") == 3
+    await face.set_state(More())
+    await face.clear()
+    assert type(await face.get_state()) is AttrsState
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", STATES)
+async def test_get_state_of_a_typed_state_does_not_alias(kind: Any) -> None:
+    """Not the lists, not the objects in them, not what was given."""
+    face, _ = logged(kind())
+    given = kind(items=[item(kind(), id=1)], scores={"a": [1]})
+    await face.set_state(given)
+    out = await face.get_state()
+    for other in (given, out):
+        other.items[0].id = 9
+        other.scores["a"].append(9)
+    assert (await face.get("items.0.id"), await face.get("scores")) == (1, {"a": [1]})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", STATES)
+async def test_a_hundred_editors_lose_nothing(kind: Any) -> None:
+    """Each sees what the one before committed; readers see committed values only: all that belongs together."""
+    face, _ = logged(kind())
+    seen: list[tuple[int, int]] = []
+
+    async def edit() -> None:
+        async with face.edit_state() as state:
+            before = state.count
+            await anyio.sleep(0.1)
+            state.count = before + 1
+            state.scores.setdefault("n", []).append(state.count)
+
+    async def read() -> None:
+        while await face.get("count") < 100:
+            state = await face.get_state()
+            seen.append((state.count, len(state.scores.get("n", ()))))
+            await anyio.sleep(0.07)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        for _ in range(100):
+            tasks.start_soon(edit)
+    assert await face.get("count") == 100
+    assert await face.get("scores.n") == list(range(1, 101))
+    assert len(seen) > 100
+    assert all(count == numbers for count, numbers in seen)
 
 
 # -- transactions

@@ -52,7 +52,7 @@ from actorflow.events import (
     describe,
 )
 from actorflow.retry import RetryInfo
-from actorflow.state import DictState, StateStore
+from actorflow.state import StateStore
 
 __all__ = ["LiveRun"]
 
@@ -889,7 +889,7 @@ class LiveRun(handle.Run[Any], Timer):
     def state(self) -> StateStore[Any]:
         """The run's shared state, made when first needed."""
         if self._state is None:
-            self._state = StateStore(DictState())
+            self._state = StateStore.of(self.plan.graph.state_type)
         return self._state
 
     @property

@@ -159,7 +159,7 @@ class _FakePort:
         self.sent: list[tuple[Event, str | None]] = []
         self.published: list[Event] = []
         given = DictState(cast("Mapping[str, Any]", state)) if isinstance(state, Mapping) else state
-        self.state: StateStore[Any] = StateStore(DictState() if given is None else given)
+        self.state: StateStore[Any] = StateStore.of(plan.graph.state_type) if given is None else StateStore(given)
         self.context: Context[Any] = Context.__new__(Context)
         self.context._port = self
         self._plan = plan
