@@ -297,8 +297,8 @@ class Intensity:
     __slots__ = ("failures", "limit", "period")
 
     def __init__(self, limit: int, period: float) -> None:
-        self.limit = limit
-        self.period = period
+        self.limit: int = limit
+        self.period: float = period
         self.failures: deque[Failure] = deque(maxlen=limit + 1)
 
     @classmethod
