@@ -299,7 +299,7 @@ def _ask(retrying: BaseRetrying, elapsed: float, failures: int, error: Exception
     """What tenacity's own loop would do after this failure, by our clock."""
     import tenacity  # noqa: PLC0415 (imported when first needed)
 
-    if not getattr(retrying, "enabled", True):  # tenacity before 9.1 has no such switch
+    if not retrying.enabled:
         return None
     state = tenacity.RetryCallState(retrying, None, (), {})
     state.attempt_number = failures
