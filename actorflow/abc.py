@@ -21,6 +21,7 @@ __all__ = [
     "Instrument",
     "Journal",
     "Launcher",
+    "OpenWait",
     "Record",
     "RunPort",
     "Snapshots",
@@ -63,6 +64,18 @@ class Instrument:
 
     def retry_scheduled(self, run_id: str, step: str, event: Event, attempt: int, delay: float) -> None:
         """Attempt number `attempt` failed; the next one begins in `delay` seconds."""
+
+    def wait_opened(self, run_id: str, step: str, kind: type[Event]) -> None:
+        """A body of `step` waits for an event of class `kind`."""
+
+    def wait_answered(self, run_id: str, step: str, event: Event) -> None:
+        """A wait of `step` has got `event`."""
+
+    def step_recovered(self, run_id: str, step: str, event: Event, handler: str) -> None:
+        """`step` has failed on `event` for good, and `handler` is told instead of the run failing."""
+
+    def actor_restarted(self, run_id: str, step: str, error: BaseException) -> None:
+        """`step` failed with `error`, and what its actor holds is made anew."""
 
     def dead_letter(self, run_id: str, event: Event, reason: str) -> None:
         """An event went to the dead letters."""
@@ -138,12 +151,33 @@ class DeadLetter:
         reason: Why nobody handled it.
         step: Name of the step that sent it or failed on it; None for the outside.
         attempt: The attempt that failed on it, 1 for the first; 0 where none did.
+        run_id: The run in which that was.
     """
 
     event: Event
     reason: str
     step: str | None = None
     attempt: int = 0
+    run_id: str = ""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OpenWait:
+    """A body that waits for an event.
+
+    Attributes:
+        id: What callers know the wait by; "" where nobody named it.
+        step: Name of the step.
+        kind: The class of the event that it waits for.
+        prompt: What was published to ask for it; None where nothing was.
+        remaining: Seconds until it stops waiting; None where it waits for ever.
+    """
+
+    id: str
+    step: str
+    kind: type[Event]
+    prompt: Event | None = None
+    remaining: float | None = None
 
 
 class RunPort(Protocol):
@@ -169,12 +203,31 @@ class RunPort(Protocol):
         """The workflow instance that the context belongs to."""
         ...
 
-    def post(self, event: Event, step: str | None) -> None:
-        """Sends without waiting; parks where the inbox is full."""
+    def post(self, event: Event, step: str | None, *, apart: bool = False) -> None:
+        """Sends without waiting; parks where the inbox is full. `apart`: not as a part of what the body works for."""
         ...
 
-    async def deliver(self, event: Event, step: str | None) -> None:
+    async def deliver(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         """Sends and waits until there was room for it."""
+        ...
+
+    async def wait(
+        self,
+        kind: type[Event],
+        prompt: Event | None,
+        wait_id: str | None,
+        requirements: Mapping[str, Any] | Callable[[Any], object] | None,
+        timeout: float | None,
+        judge: Callable[[Any], str | None] | None = None,
+    ) -> Any:
+        """Suspends the body until an event of `kind` comes that meets the requirements.
+
+        Whoever sends one that does is told what `judge` objects to, and the wait goes on.
+        """
+        ...
+
+    def new_ask_id(self) -> str:
+        """An id for a question, unique in the run."""
         ...
 
     def publish(self, event: Event) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NoReturn, TypeVar, cast, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from typing_extensions import TypeVar as TypeVarDefault
 
 from actorflow.abc import RunPort, ports
+from actorflow.asking import Answer, Ask
 from actorflow.errors import ContextStateError
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
@@ -17,6 +18,10 @@ __all__ = ["Context"]
 
 StateT = TypeVarDefault("StateT", default=DictState)
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+D = TypeVar("D")
+
+_NO_DEFAULT: Any = object()
 
 
 class Context(Generic[StateT]):
@@ -91,7 +96,7 @@ class Context(Generic[StateT]):
     def _record_state(self, path: str | None, value: Any) -> None:
         self._port.record_state(path, value)
 
-    def send_event(self, message: Event, step: str | None = None) -> None:
+    def send_event(self, message: Event, step: str | None = None, *, group: Literal["own"] | None = "own") -> None:
         """Sends an event without waiting.
 
         It is delivered at once while its receivers have room, else parked and delivered in order as room appears.
@@ -99,14 +104,16 @@ class Context(Generic[StateT]):
         Args:
             message: What to send.
             step: Name of the one step that is to get it; None for every step that accepts it.
+            group: None to send it for itself, and not as a part of the list element that this step works on: no step
+                that gathers the list waits for what becomes of it.
 
         Raises:
             WorkflowRuntimeError: Too many events of this execution are parked (use ``await ctx.send``), or no step
                 accepts the event.
         """
-        self._port.post(message, step)
+        self._port.post(message, step, apart=group is None)
 
-    async def send(self, message: Event, step: str | None = None) -> None:
+    async def send(self, message: Event, step: str | None = None, *, group: Literal["own"] | None = "own") -> None:
         """Sends an event and waits until there was room for it: the way to be slowed down by slow receivers.
 
         Cancelled while it waits, the event has been sent all the same: what is awaited is room.
@@ -114,11 +121,76 @@ class Context(Generic[StateT]):
         Args:
             message: What to send.
             step: Name of the one step that is to get it; None for every step that accepts it.
+            group: As for `send_event`.
 
         Raises:
             WorkflowRuntimeError: No step accepts the event.
         """
-        await self._port.deliver(message, step)
+        await self._port.deliver(message, step, apart=group is None)
+
+    async def wait_for_event(
+        self,
+        event_type: type[E],
+        waiter_event: Event | None = None,
+        waiter_id: str | None = None,
+        requirements: Mapping[str, Any] | Callable[[E], object] | None = None,
+        timeout: float | None = None,
+    ) -> E:
+        """Suspends the body until an event comes from outside, or from another step.
+
+        Nothing above the call is run again. While it waits, the body holds none of its step's `num_workers`; its step's
+        timeout stands still. One event answers one wait, the oldest that it matches; one that came before anybody waited
+        was kept. The event goes to the steps that accept it as well.
+
+        Args:
+            event_type: The class of the event; a subclass will do.
+            waiter_event: Published before, to ask for the answer.
+            waiter_id: A name for the wait. While a wait of that name is open, `waiter_event` is not published again.
+            requirements: The fields that the event must have, or a function that says whether it is an answer.
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            TimeoutError: No such event came in time.
+            ContextStateError: This is not the context of a step that runs, or the step is atomic.
+            WorkflowRuntimeError: The step is a plain ``def``, or too many of its bodies wait.
+        """
+        answer: E = await self._port.wait(event_type, waiter_event, waiter_id, requirements, timeout)
+        return answer
+
+    @overload
+    async def ask(self, question: Ask[T], *, timeout: float | None = None) -> T: ...
+    @overload
+    async def ask(self, question: Ask[T], *, timeout: float | None = None, default: D) -> T | D: ...
+    async def ask(self, question: Ask[T], *, timeout: float | None = None, default: object = _NO_DEFAULT) -> object:
+        """Asks somebody outside and waits for the answer, as `wait_for_event` does.
+
+        The question is published with an id of its own; whoever reads it sends ``question.answer(value)``.
+
+        Args:
+            question: The question: an event whose class derives from ``Ask[…]``.
+            timeout: Seconds to wait; None for as long as it takes.
+            default: What to return when no answer comes in time; without it that is an error.
+
+        Returns:
+            The value of the answer.
+
+        Raises:
+            TimeoutError: No answer came in time, and there is no default.
+        """
+        if not question.ask_id:
+            question = question.with_id(self._port.new_ask_id())
+        answers = {"ask_id": question.ask_id}
+
+        def judge(answer: Any) -> str | None:
+            return question.objection(answer.value)
+
+        try:
+            answer = await self._port.wait(Answer, question, question.ask_id, answers, timeout, judge)
+        except TimeoutError:
+            if default is _NO_DEFAULT:
+                raise
+            return default
+        return answer.value
 
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Publishes an event to those who read ``run.stream_events()``; None is ignored.
@@ -206,11 +278,25 @@ class _Unstarted:
             code="AF042",
         )
 
-    def post(self, event: Event, step: str | None) -> None:
+    def post(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         self._refuse("send_event")
 
-    async def deliver(self, event: Event, step: str | None) -> None:
+    async def deliver(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         self._refuse("send")
+
+    async def wait(
+        self,
+        kind: type[Event],
+        prompt: Event | None,
+        wait_id: str | None,
+        requirements: Mapping[str, Any] | Callable[[Any], object] | None,
+        timeout: float | None,
+        judge: Callable[[Any], str | None] | None = None,
+    ) -> Any:
+        self._refuse("wait_for_event")
+
+    def new_ask_id(self) -> str:
+        self._refuse("ask")
 
     def publish(self, event: Event) -> None:
         self._refuse("write_event_to_stream")

@@ -39,6 +39,7 @@ from actorflow._foreign import REPLACED, attrs_field, field_names, is_model, mad
 
 __all__ = [
     "Event",
+    "GatheredEvent",
     "HumanResponseEvent",
     "InputRequiredEvent",
     "InternalEvent",
@@ -517,6 +518,16 @@ class StepFailedEvent(Event):
 
 class InternalEvent(Event):
     """What the runtime itself publishes; shown by ``run.stream_events(expose_internal=True)``."""
+
+
+class GatheredEvent(InternalEvent):
+    """What a step gets that takes several events at once; instruments and notes on errors see it as its one event.
+
+    Attributes:
+        events: A list that was gathered, or the partners of a join in the order of the parameters.
+    """
+
+    events: list[Event]
 
 
 class WorkflowIdleEvent(InternalEvent):

@@ -6,7 +6,7 @@ import abc
 from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
-from actorflow.abc import DeadLetter
+from actorflow.abc import DeadLetter, OpenWait
 from actorflow.context import Context
 from actorflow.events import Event, StopEvent
 
@@ -70,6 +70,11 @@ class Run(abc.ABC, Generic[R]):
     @abc.abstractmethod
     def dead_letters(self) -> Sequence[DeadLetter]:
         """The newest events that nobody handled, oldest first, 10,000 at most."""
+
+    @property
+    @abc.abstractmethod
+    def open_waits(self) -> Sequence[OpenWait]:
+        """What bodies of the run wait for, oldest first."""
 
     @property
     @abc.abstractmethod

@@ -19,7 +19,6 @@ from actorflow.retry import RetryPolicy, check_policy, decide
 
 __all__ = [
     "Backoff",
-    "DeadLetter",
     "Directive",
     "Escalate",
     "Failure",
@@ -85,27 +84,17 @@ class Restart:
 
 @attrs.frozen
 class Resume:
-    """Puts the event to the dead letters, with the error as the reason, and lets the actor go on as it is.
-
-    Example:
-        >>> Supervise(on={ValueError: Resume()}).on[ValueError]
-        Resume()
-    """
-
-
-@attrs.frozen
-class DeadLetter(Resume):
-    """Does what `Resume` does, with a reason of your own for who reads the dead letters.
+    """Puts the event to the dead letters and lets the actor go on as it is.
 
     Attributes:
-        reason: Why nobody handled the event.
+        reason: What the dead letter says; None for the error.
 
     Example:
-        >>> directive_for(Supervise(on={KeyError: DeadLetter("unknown customer")}), KeyError(7))
-        DeadLetter(reason='unknown customer')
+        >>> directive_for(Supervise(on={KeyError: Resume("unknown customer")}), KeyError(7))
+        Resume(reason='unknown customer')
     """
 
-    reason: str
+    reason: str | None = None
 
 
 @attrs.frozen
@@ -119,7 +108,7 @@ class Escalate:
 
 
 Directive: TypeAlias = Restart | Resume | Escalate
-"""What to do about a failure; a `DeadLetter` is a `Resume`."""
+"""What to do about a failure."""
 
 
 def _as_dict(value: Any) -> Any:
@@ -144,8 +133,7 @@ def _check_on(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -
             raise TypeError(f"Supervise: on has the class {name} for {kind.__name__}; write {name}(...)")
         if not isinstance(directive, Restart | Resume | Escalate):
             raise TypeError(
-                f"Supervise: on has {directive!r} for {kind.__name__}; "
-                "give Restart(...), Resume(), DeadLetter(...) or Escalate()"
+                f"Supervise: on has {directive!r} for {kind.__name__}; give Restart(...), Resume() or Escalate()"
             )
 
 
@@ -164,7 +152,7 @@ class Supervise:
     Example:
         >>> supervise = Supervise(on={OSError: Restart(), Exception: Resume()}, intensity=2, period=10)
         >>> directive_for(supervise, ConnectionError()), directive_for(supervise, ValueError())
-        (Restart(intensity=None, period=None, backoff=0.0), Resume())
+        (Restart(intensity=None, period=None, backoff=0.0), Resume(reason=None))
     """
 
     strategy: Strategy = attrs.field(default="one_for_one", validator=_check_strategy)

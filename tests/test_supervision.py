@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.retry import ConstantDelayRetryPolicy
 from actorflow.supervision import (
-    DeadLetter,
+
     Directive,
     Escalate,
     Intensity,
@@ -42,7 +42,7 @@ RESTART, RESUME, ESCALATE = Restart(intensity=9), Resume(), Escalate()
         (ConnectionError(), RESTART),
         (ConnectionResetError(), RESUME),
         (Gone(), RESTART),
-        (KeyError(), DeadLetter("lost")),
+        (KeyError(), Resume("lost")),
         (ValueError(), ESCALATE),
         (KeyboardInterrupt(), ESCALATE),
     ],
@@ -53,7 +53,7 @@ def test_the_most_specific_class_decides(error: BaseException, directive: Direct
     on: list[tuple[type[Exception], Directive]] = [
         (OSError, RESTART),
         (ConnectionResetError, RESUME),
-        (LookupError, DeadLetter("lost")),
+        (LookupError, Resume("lost")),
     ]
     for order in (on, on[::-1]):
         assert directive_for(Supervise(on=dict(order)), error) == directive
@@ -115,7 +115,7 @@ def test_a_group_is_judged_by_its_members() -> None:
         (
             lambda: Supervise(on={OSError: cast_any("resume")}),
             TypeError,
-            "Supervise: on has 'resume' for OSError; give Restart(...), Resume(), DeadLetter(...) or Escalate()",
+            "Supervise: on has 'resume' for OSError; give Restart(...), Resume() or Escalate()",
         ),
         (lambda: Supervise(intensity=-1), ValueError, "Supervise: intensity is -1; give a whole number, 0 or more"),
         (lambda: Restart(intensity=True), ValueError, "Restart: intensity is True; give a whole number, 0 or more"),
@@ -157,8 +157,8 @@ def test_directives_are_values() -> None:
     assert directive_for(supervise, OSError()) == Restart(backoff=2)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         supervise.period = 1  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
-    assert DeadLetter("a") != DeadLetter("b")
-    assert DeadLetter("a") != Resume()
+    assert Resume("a") != Resume("b")
+    assert Resume("a") != Resume()
 
 
 @given(st.integers(1, 20).flatmap(lambda count: st.tuples(st.just(count), st.integers(0, count - 1))))

@@ -1,4 +1,4 @@
-"""A step at work in one run: its inbox, its slots and its fan-in buffers. What carries it is a `Carrier`."""
+"""A step at work in one run: its inbox, its slots and what it gathers. What carries it is a `Carrier`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any, Protocol
 
 import anyio
 
+from actorflow._runtime.groups import Member, Trail, key_function
 from actorflow._runtime.inbox import Inbox
-from actorflow._runtime.joins import Buffer
+from actorflow._runtime.joins import Buffer, Join
+from actorflow._runtime.resources import Pool
 from actorflow._runtime.timers import Timer
 from actorflow._signature import StepSpec
+from actorflow.supervision import Intensity, Restart
 
-__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "SPECIAL", "Actor", "Delivery", "Suspension"]
+__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "SPECIAL", "Actor", "Delivery", "Incarnation", "Suspension"]
 
 EVENT, CONTEXT_EVENT, EVENT_CONTEXT, SPECIAL = 0, 1, 2, 3
 _STYLES = {"event": EVENT, "context_event": CONTEXT_EVENT, "event_context": EVENT_CONTEXT}
@@ -23,14 +26,24 @@ INBOX_GROWTH = 64
 
 
 class Delivery:
-    """What travels where a journal is present: an event, its number in the run, and the record that it depends on."""
+    """What travels where more than the event itself has to: with a journal, and in workflows that gather or recover.
 
-    __slots__ = ("event", "number", "record")
+    Attributes:
+        event: The event.
+        number: Its number in the run.
+        record: The journal's record that it depends on.
+        member: What it came of, in a workflow that gathers.
+        trail: How often its lineage was recovered.
+    """
 
-    def __init__(self, event: Any, number: int, record: int) -> None:
+    __slots__ = ("event", "member", "number", "record", "trail")
+
+    def __init__(self, event: Any, number: int, record: int, member: Member | None, trail: Trail | None) -> None:
         self.event = event
         self.number = number
         self.record = record
+        self.member = member
+        self.trail = trail
 
 
 class SlotHolder(Protocol):
@@ -56,18 +69,38 @@ class Suspension(Timer):
         if not self.over:
             self.over = True
             actor = self.actor
-            if actor.busy < actor.limit:
+            if self.holder.slot or actor.busy < actor.limit:
                 self.take_slot()
             else:
                 if actor.retake is None:
                     actor.retake = deque()
                 actor.retake.append(self)
 
-    def take_slot(self) -> None:
-        """Gives it a slot that is free."""
+    def take_slot(self) -> bool:
+        """Goes on with a slot that is free; False where another task of the same body has taken one for it."""
+        self.wake.set()
+        if self.holder.slot:
+            return False
         self.actor.busy += 1
         self.holder.slot = True
-        self.wake.set()
+        return True
+
+
+class Incarnation:
+    """The resources of an actor between two restarts: closed once it is retired and no execution uses them.
+
+    Attributes:
+        pool: The resources.
+        users: Executions that use them.
+        retired: Whether another incarnation has taken its place.
+    """
+
+    __slots__ = ("pool", "retired", "users")
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.users = 0
+        self.retired = False
 
 
 class Actor(Inbox):
@@ -76,15 +109,21 @@ class Actor(Inbox):
     Attributes:
         busy: Slots in use. Each belongs to a carrier, or to a suspended body that has it back.
         blocked: Of those, how many wait for room in inboxes.
+        waiting: Bodies that are suspended in waits, and have no slot.
         starting: Whether a carrier is on its way.
+        paused: How many restarts it waits for; no execution begins meanwhile, for it has no slots.
         retake: Resumed bodies that wait for a slot; they go before the inbox, or they would starve.
         style: How the body is called on the dispatcher's straight way; SPECIAL for what needs more than a call.
         overflow: What becomes of an event that finds the inbox full; None where its sender is held back.
+        join: The events that wait for their partners, where the step takes several.
+        incarnation: Its resources, made when first needed.
+        failures: Its failures, by the directive that restarts it.
     """
 
     __slots__ = (
-        "atomic", "blocked", "buffers", "busy", "fn", "idle_timeout", "inbox_limit", "index", "limit", "name", "overflow",
-        "retake", "retry_policy", "spec", "starting", "style", "timeout",
+        "_binding", "atomic", "blocked", "buffers", "busy", "failures", "fn", "idle_timeout", "inbox_limit", "incarnation",
+        "index", "join", "limit", "name", "overflow", "paused", "retake", "retry_policy", "spec", "starting", "style",
+        "timeout", "waiting",
     )  # fmt: skip
 
     def __init__(self, workflow: object, spec: StepSpec, index: int) -> None:
@@ -94,7 +133,8 @@ class Actor(Inbox):
         self.name = spec.name
         self.fn: Any = spec.fn.__get__(workflow) if spec.is_method else spec.fn
         self.spec = spec
-        self.style = _STYLES[spec.style] if spec.is_async and config.limit is None else SPECIAL
+        straight = spec.is_async and not spec.is_stream and config.limit is None
+        self.style = _STYLES.get(spec.style, SPECIAL) if straight else SPECIAL
         self.overflow: object = None if config.overflow == "suspend" else config.overflow
         self.inbox_limit = config.inbox_limit or config.inbox * INBOX_GROWTH
         self.idle_timeout = config.idle_timeout
@@ -104,16 +144,38 @@ class Actor(Inbox):
         self.atomic = config.atomic
         self.busy = 0
         self.blocked = 0
+        self.waiting = 0
         self.starting = False
+        self.paused = 0
         self.retake: deque[Suspension] | None = None
         self.buffers: dict[str | None, Buffer] | None = None
+        self.join: Join[Delivery] | None = None
+        if spec.joins:
+            self.join = Join([parameter.accepts for parameter in spec.joins], key_function(config.key))
+        self.incarnation: Incarnation | None = None
+        self.failures: dict[Restart, Intensity] | None = None
+        self._binding = [(p.kind, p.name, p.keyword) for p in spec.parameters]
 
-    def call(self, context: object, event: Any) -> Any:
-        """Calls the body with what it takes."""
-        style = self.spec.style
-        if style == "event":
-            return self.fn(event)
-        return self.fn(context, event) if style == "context_event" else self.fn(event, context)
+    def call(self, context: object, event: Any, resources: dict[str, Any]) -> Any:
+        """Calls the body with what it takes.
+
+        Args:
+            context: The execution's context.
+            event: The event; of a step that gathers or joins, the one that holds them all.
+            resources: What its other parameters get, by name.
+        """
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        events = iter(
+            (event.events,) if self.spec.collect is not None else event.events if self.join is not None else (event,)
+        )
+        for kind, name, keyword in self._binding:
+            value = next(events) if kind == "event" else context if kind == "context" else resources[name]
+            if keyword:
+                named[name] = value
+            else:
+                positional.append(value)
+        return self.fn(*positional, **named)
 
     def buffer(self, buffer_id: str | None) -> Buffer:
         """The fan-in buffer of this name."""
@@ -123,3 +185,14 @@ class Actor(Inbox):
         if buffer is None:
             buffer = self.buffers[buffer_id] = Buffer()
         return buffer
+
+    def pause(self) -> None:
+        """No execution begins until as many `resume` have followed."""
+        self.paused += 1
+        self.limit = 0
+
+    def resume(self) -> None:
+        """One pause is over."""
+        self.paused -= 1
+        if not self.paused:
+            self.limit = self.spec.config.num_workers

@@ -14,7 +14,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from contextvars import Context as Variables
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -25,13 +26,17 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow._runtime import _backend
-from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Suspension
+from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Delivery, Suspension
 from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
+from actorflow._runtime.fan_in import fan_out, release
+from actorflow._runtime.groups import Trail
 from actorflow._runtime.offload import ThreadPort, in_process, in_thread, thread_context
-from actorflow._runtime.supervisor import after_failure, annotate
+from actorflow._runtime.resources import StepPool
+from actorflow._runtime.supervisor import Pause, after_failure, annotate, recovery, verdict_on
 from actorflow.context import Context
 from actorflow.errors import InternalError, StepTimeoutError, WorkflowRuntimeError
-from actorflow.events import Event, describe
+from actorflow.events import Event, StepFailedEvent, StopEvent, describe
+from actorflow.supervision import Supervise, affected
 
 __all__ = ["Carrier"]
 
@@ -109,6 +114,12 @@ class Carrier(Execution):
                     if caught is not None:
                         run.cleanup_failed(self.actor.name, caught)
                     return False
+                if self.lost is not None:
+                    self._lost(self.lost, caught)
+                    if _changed(pristine):
+                        moved = True
+                        return True
+                    continue
                 if not self.fired:
                     if caught is not None:
                         run.fail(_bug(caught))
@@ -144,6 +155,35 @@ class Carrier(Execution):
                 run.count_unhandled(effect[1])
         self.item = self.out = self.effects = None
 
+    def lose(self, reason: str) -> None:
+        """What it works for is not wanted any more: it is cancelled, and what it has not delivered is not delivered."""
+        self.lost = reason
+        self.fired = True
+        for child in self.children or ():
+            child.cancel(reason)
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def _lost(self, reason: str, caught: Exception | None) -> None:
+        """The body is gone: its event goes to the dead letters, and the task goes on with the next one."""
+        run = self.run
+        if caught is not None:
+            run.cleanup_failed(self.actor.name, caught)
+        self.held = self.attempts_made = self.effects = self.error = None
+        self._end_execution(None)
+        if self.children is not None:
+            self._release_children()
+        if self.phase is not SETTLE and run.hooks.execution_ended is not None:
+            gone = WorkflowRuntimeError(reason, code="AF091")
+            run.hooks.execution_ended(run.run_id, self.actor.name, self.event, gone)
+        out, item = self.out, self.item
+        self.item = self.out = self.lost = None
+        self.fired = False
+        for event in () if out is None else results(out):
+            run.dead_letter(event, reason, self.actor.name, 0)
+        run.discard(item, reason, self.actor.name, 0, self)
+        self.phase = SETTLE
+
     def fire(self) -> None:
         """The body has outlived its deadline."""
         self.fired = True
@@ -168,19 +208,19 @@ class Carrier(Execution):
     async def _drive(self, pristine: Variables) -> bool:
         """The dispatch loop. Returns whether a fresh task is to go on where this one stops."""
         run = self.run
-        actors, single, journal = run.actors, run.plan.single, run.journal
+        actors, journal, wrapped = run.actors, run.journal, run.wrapped
         hooks = run.hooks
         on_start, on_end, on_sent = hooks.execution_started, hooks.execution_ended, hooks.event_sent
         full = budget = run.budget
         actor, item, out, phase = self.actor, self.item, self.out, self.phase
         while True:
             if phase is BODY:
-                if journal is None:
-                    event = item
-                else:
+                if wrapped:
                     event = item.event
-                    if journal.durable < item.record:
+                    if journal is not None and journal.durable < item.record:
                         await journal.sync(item.record)
+                else:
+                    event = item
                 if on_start is not None:
                     on_start(run.run_id, actor.name, event, self.failures + 1)
                 try:
@@ -227,10 +267,12 @@ class Carrier(Execution):
                     # Over, yet the scope is cancelled: go on in a fresh one. There was no await since the body's end.
                     return False
             if phase is FAILED:
-                if not await self._failed():
+                await self._failed()
+                phase, item, out = self.phase, self.item, self.out
+                if phase is IDLE:
                     return False
-                phase = BODY
-                continue
+                if phase is BODY:
+                    continue
             if self.attempts_made is not None:
                 self.attempts_made = None
             # ---- fairness, the guaranteed cancellation point, and under Turns the point where others are let go first
@@ -239,9 +281,9 @@ class Carrier(Execution):
                 await checkpoint()
                 budget = full
             # ---- settle the result: one result for one idle actor is carried on in this task
-            if journal is None and not self.sent:
+            if not wrapped and not self.sent:
                 if out is not None:
-                    k = single.get(out.__class__)
+                    k = run.single.get(out.__class__)
                     if k is None:
                         self._settle(out)
                     else:
@@ -275,10 +317,14 @@ class Carrier(Execution):
                     self.item = None
                     run.last_without_result = actor
             else:
-                if journal is None:
-                    self._settle(out)
-                else:
+                if journal is not None:
                     self._settle_recorded(out)
+                elif not wrapped or self.sent:
+                    self._settle(out)
+                elif self._handed_over(out):
+                    actor, item = self.actor, self.item
+                    phase = BODY
+                    continue
                 self.sent = False
             if run.done:
                 self.phase = IDLE
@@ -305,17 +351,54 @@ class Carrier(Execution):
             await self.take_permit(run.limit(config.limit))
             self.start_clock()
         try:
-            where = f"{run.plan.name}.{actor.name}"
-            if actor.spec.is_async:
-                self.step_context()
-                return await actor.call(self.context, event)
-            if config.executor == "process":
-                return await in_process(actor.fn, event, where)
-            port = ThreadPort(self, where)
-            body = functools.partial(actor.call, thread_context(port), event)
-            return await in_thread(body, port, run.thread_limiter(), run.grace, self._thread_left)
+            if not actor.spec.needs:
+                return await self._call(event, {})
+            return await self._with_resources(event)
         finally:
             self.give_permit_back()
+
+    async def _with_resources(self, event: Any) -> Any:
+        """Calls a body that takes resources; they are its actor's until it ends, whatever becomes of the actor."""
+        run, actor = self.run, self.actor
+        needs = actor.spec.needs
+        incarnation = run.incarnation(actor)
+        pool = incarnation.pool
+        incarnation.users += 1
+        try:
+            if any(need.recipe.scope == "step" for need in needs):
+                async with StepPool(pool, f"{run.plan.name}.{actor.name}") as own:
+                    return await self._call(event, await own.arguments(needs))
+            try:
+                resources = pool.arguments_nowait(needs)
+            except anyio.WouldBlock:
+                resources = await pool.arguments(needs)
+            return await self._call(event, resources)
+        finally:
+            incarnation.users -= 1
+            if incarnation.retired and not incarnation.users:
+                run.unused(incarnation)
+
+    async def _call(self, event: Any, resources: dict[str, Any]) -> Any:
+        """Calls a body where it is to run."""
+        run, actor = self.run, self.actor
+        where = f"{run.plan.name}.{actor.name}"
+        if actor.spec.is_stream:
+            return await self._yielded(actor.call(self.step_context(), event, resources), where)
+        if actor.spec.is_async:
+            return await actor.call(self.step_context(), event, resources)
+        if actor.spec.config.executor == "process":
+            return await in_process(actor.fn, event, where)
+        port = ThreadPort(self, where)
+        body = functools.partial(actor.call, thread_context(port), event, resources)
+        return await in_thread(body, port, run.thread_limiter(), run.grace, self._thread_left)
+
+    async def _yielded(self, events: AsyncGenerator[Any, None], where: str) -> None:
+        """Sends what an async generator yields, one by one, each when its receivers have room."""
+        async with aclosing(events):
+            async for event in events:
+                if not isinstance(event, Event):
+                    raise not_an_event(where, event)
+                await self.deliver(event, None)
 
     def _thread_left(self, stack: str) -> None:
         run = self.run
@@ -350,8 +433,8 @@ class Carrier(Execution):
             return None
         return exc  # pyright: ignore[reportUnknownVariableType] - narrowed to a group of unknowns above
 
-    async def _failed(self) -> bool:
-        """An attempt failed: waits until the next one is due, or fails the run; whether there is a next one."""
+    async def _failed(self) -> None:
+        """An attempt failed: waits until the next one is due, gives the event up, or fails the run; `phase` tells."""
         run, actor = self.run, self.actor
         error = self.error
         assert error is not None  # noqa: S101
@@ -368,57 +451,184 @@ class Carrier(Execution):
         delay, error = after_failure(actor.retry_policy, now - made.first_failure, made.failures, error)
         if delay is None:
             annotate(error, f"{run.plan.name}.{actor.name}", self.event, made.failures, run.run_id)
-            run.dead_letter(self.event, f"failed the run: {error!r}", actor.name, made.failures)
-            self.item, self.phase = None, IDLE
-            run.fail(error, step=actor.name, attempts=made.failures, elapsed=now - made.began, own=self)
-            return False
+            await self._failed_for_good(made, error, now)
+            return
         if run.hooks.retry_scheduled is not None:
             run.hooks.retry_scheduled(run.run_id, actor.name, self.event, made.failures, delay)
         if run.journal is not None:
             # What the attempt did stands; the numbering of effects begins anew with the next one.
             self.record("failed", delay)
+        await self._again_in(delay)
+
+    async def _again_in(self, delay: float) -> None:
+        """Waits without a slot until the next attempt is due."""
+        run = self.run
         self.phase = BODY
         if delay > 0:
-            suspension = Suspension(actor, self)
-            run.timers.arm(suspension, now + delay)
-            await self._suspend(suspension)
+            suspension = Suspension(self.actor, self)
+            run.timers.arm(suspension, run.timers.clock() + delay)
+            await self.suspend(suspension)
         else:
             await checkpoint()
-        return True
+
+    async def _failed_for_good(self, made: Attempts, error: BaseException, now: float) -> None:
+        """No attempt is left: a handler is told, else supervision decides."""
+        run, actor = self.run, self.actor
+        trail = self.item.trail if run.wrapped else None
+        k = recovery(run.plan, actor.index, trail, error)
+        if k is not None:
+            failed = StepFailedEvent(
+                step_name=actor.name, input_event=self.event, exception=error, attempts=made.failures,
+                elapsed_seconds=now - made.began, failed_at=made.last_failed_at or datetime.now(UTC),
+            )  # fmt: skip
+            self._hand_to(k, failed, {**(trail or {}), k: (trail or {}).get(k, 0) + 1})
+            return
+        verdict = verdict_on(run.workflow, actor, error, now, f"step {run.plan.name}.{actor.name}")
+        if verdict.delay is not None:
+            await self._restart(verdict.delay, error)
+            return
+        if verdict.reason is not None:
+            if run.journal is not None:
+                self.record("dropped", verdict.reason)
+            item, self.item = self.item, None
+            run.discard(item, verdict.reason, actor.name, made.failures, self)
+            self._give_up()
+            return
+        error = verdict.error or error
+        run.dead_letter(self.item, f"failed the run: {error!r}", actor.name, made.failures)
+        self.item, self.phase = None, IDLE
+        run.fail(error, step=actor.name, attempts=made.failures, elapsed=now - made.began, own=self)
+
+    def _give_up(self) -> None:
+        """The event is off its hands, and the task goes on with the next one."""
+        self.item = self.out = self.attempts_made = None
+        self.phase = SETTLE
+
+    def _hand_to(self, k: int, failed: StepFailedEvent, trail: Trail) -> None:
+        """A handler is told of a failure, in the place of the event that failed."""
+        run, item = self.run, self.item
+        target = run.actor(k)
+        if run.hooks.step_recovered is not None:
+            run.hooks.step_recovered(run.run_id, self.actor.name, self.event, target.name)
+        number = 0
+        if run.journal is not None:
+            number = self.record("recovered", (failed, target.name))
+        self._give_up()
+        run.place(self, target, run.wrap(failed, number, item.member, trail), None)
+
+    async def _restart(self, delay: float, error: BaseException) -> None:
+        """What the actors hold that the strategy names is made anew, and the event is tried again after `delay`."""
+        run, actor = self.run, self.actor
+        supervise: Supervise = run.workflow._actorflow_options.supervision
+        restarted = [run.actor(k) for k in affected(supervise.strategy, actor.index, len(run.actors))]
+        for one in restarted:
+            run.retire(one)
+            if run.hooks.actor_restarted is not None:
+                run.hooks.actor_restarted(run.run_id, one.name, error)
+        if run.journal is not None:
+            self.record("failed", delay)
+        self.attempts_made = None
+        if delay > 0:
+            Pause(run, restarted, delay)  # first, so that the actor has slots again when the event is due
+        await self._again_in(delay)
 
     # ------------------------------------------------------------------------------------------------ settling
     def _settle(self, out: Any) -> None:
         """Puts what a body returned where it belongs, in order; the execution is over with it."""
-        run, actor = self.run, self.actor
-        on_sent = run.hooks.event_sent
-        self.item = self.out = None
+        run, actor, item = self.run, self.actor, self.item
+        self.out = None
         if out is None:
             run.last_without_result = actor
+        elif not self._is_good(out):
+            self.item = None
             return
+        if not run.wrapped:
+            self.item = None
+            for event in () if out is None else results(out):
+                run.route(event, None, self)
+        elif item is not None:
+            if isinstance(out, list):
+                fan_out(run, cast("list[Event]", out), self)
+            elif out is not None:
+                run.route(out, None, self, member=item.member, trail=item.trail)
+            self.item = None
+            if item.member is not None:
+                release(run, item.member, self)
+
+    def _is_good(self, out: Any) -> bool:
+        """Whether a body returned what a step may return; tells the hooks of it, or fails the run."""
+        run, actor = self.run, self.actor
+        on_sent = run.hooks.event_sent
         for event in results(out):
             if not isinstance(event, Event):
                 run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
-                return
-            if on_sent is not None:
+                return False
+        if run.plan.collectors[actor.index] and not isinstance(out, list) and not self._may_be_bare(out):
+            error = WorkflowRuntimeError(
+                f"{run.plan.name}.{actor.name} returned {describe(out)} by itself, and its annotation has it in a list only; return "
+                f"a list, or annotate `-> list[…] | {type(out).__name__}`",
+                code="AF092",
+            )
+            run.fail(error, step=actor.name, own=self)
+            return False
+        if on_sent is not None:
+            for event in results(out):
                 on_sent(run.run_id, actor.name, event)
-            run.route(event, None, self)
+        return True
+
+    def _may_be_bare(self, out: Event) -> bool:
+        spec = self.actor.spec
+        return isinstance(out, (StopEvent, *spec.bare)) or not isinstance(out, spec.lists)
+
+    def _handed_over(self, out: Any) -> bool:
+        """Settles what a body returned in a workflow whose events travel wrapped; whether this task carries it on."""
+        run, actor = self.run, self.actor
+        item: Delivery | None = self.item
+        k = None if out is None or item is None else run.single.get(out.__class__)
+        target = None if k is None else run.actors[k]
+        if target is None or item is None or run.plan.collectors[actor.index] or target.overflow is not None:
+            self._settle(out)
+            return False
+        if run.hooks.event_sent is not None:
+            run.hooks.event_sent(run.run_id, actor.name, out)
+        run.numbers += 1
+        # It takes the place of the one in hand: the same number of things is alive of the member.
+        item = Delivery(out, run.numbers, 0, item.member, item.trail)
+        if (
+            not actor.n
+            and not actor.retake
+            and (target is actor or (not target.n and target.busy < target.limit and not target.retake))
+        ):
+            if target is not actor:
+                actor.busy -= 1
+                target.busy += 1
+                self.actor = target
+            self.item, self.out, self.phase = item, None, BODY
+            return True
+        self.item = self.out = None
+        run.place(self, target, item, None)
+        return False
 
     def _settle_recorded(self, out: Any) -> None:
         """The same with a journal: one record takes the event off the books and puts its outcome on them."""
-        run, actor = self.run, self.actor
+        run, actor, item = self.run, self.actor, self.item
+        if item is None:
+            return
         if out is None:
             run.last_without_result = actor
-        for event in () if out is None else results(out):
-            if not isinstance(event, Event):
-                self.item = self.out = None
-                run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
-                return
-            if run.hooks.event_sent is not None:
-                run.hooks.event_sent(run.run_id, actor.name, event)
-            self._effect("send", event, None)
+        elif not self._is_good(out):
+            self.item = self.out = None
+            return
+        if run.plan.collectors[actor.index] and isinstance(out, list):
+            self._effect("list", out)
+        else:
+            for event in () if out is None else results(out):
+                self._effect("send", event, None)
         self.out = None
         self.record("done")
         self.item = None
+        if item.member is not None:
+            release(run, item.member, self)
 
 
 def results(out: object) -> Sequence[Any]:

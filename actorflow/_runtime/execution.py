@@ -8,7 +8,7 @@ somebody may see it earlier.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from enum import IntEnum
@@ -19,13 +19,15 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow._runtime.actor import Actor, Delivery, Suspension
+from actorflow._runtime.fan_in import fan_out
 from actorflow._runtime.inbox import Outbox, Room
 from actorflow._runtime.limits import Limit
 from actorflow._runtime.ports import ChildRun, RunSide
 from actorflow._runtime.timers import Timer
+from actorflow._runtime.waits import MAX_WAITING, Wait, matcher
 from actorflow.abc import Record
 from actorflow.context import Context
-from actorflow.errors import WorkflowRuntimeError
+from actorflow.errors import ContextStateError, WorkflowRuntimeError
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore
@@ -79,6 +81,7 @@ class Execution(Timer):
         "held",
         "item",
         "latest",
+        "lost",
         "number",
         "out",
         "outbox",
@@ -108,13 +111,14 @@ class Execution(Timer):
         self.scope: CancelScope | None = None
         self.attempts_made: Attempts | None = None
         self.effects: list[tuple[Any, ...]] | None = None
-        self.held: list[tuple[bool, Event, str | None]] | None = None
+        self.held: list[tuple[str, Event, str | None]] | None = None
         self.children: list[ChildRun] | None = None
         self.permit: Limit | None = None
         self.wanted: Limit | None = None
         self.latest = math.inf
         self.began = 0.0
         self.fired = False
+        self.lost: str | None = None
         self.sent = False
         self.slot = False
         self.waiting = 0
@@ -143,15 +147,18 @@ class Execution(Timer):
         actor.busy -= 1
         if actor.busy >= actor.limit:
             return  # it was one over the limit
-        if actor.retake:
-            actor.retake.popleft().take_slot()
-        elif actor.n and not actor.starting and not self.run.done:
+        while actor.retake:
+            if actor.retake.popleft().take_slot():
+                return
+        if actor.n and not actor.starting and not self.run.done:
             self.run.start_carrier(actor)
 
-    async def _suspend(self, suspension: Suspension) -> None:
+    async def suspend(self, suspension: Suspension) -> None:
         """Waits without a slot until `suspension` is resumed and has a slot again."""
         actor = self.actor
-        self._give_slot_back()
+        if self.slot:
+            self._give_slot_back()
+        self.run.look_around()
         try:
             await suspension.wake.wait()
         except BaseException:
@@ -165,6 +172,22 @@ class Execution(Timer):
             raise
         finally:
             self.run.timers.drop(suspension)
+
+    def stop_clock(self) -> tuple[float, float]:
+        """The body is suspended, and its time with it; what is left of its time, and of its time without progress."""
+        timers = self.run.timers
+        now = timers.clock()
+        left = self.latest - now, self.deadline - now
+        timers.drop(self)
+        return left
+
+    def continue_clock(self, left: tuple[float, float]) -> None:
+        """The body goes on."""
+        timers = self.run.timers
+        now = timers.clock()
+        self.latest = now + left[0]
+        if left[1] < math.inf and not self.fired:
+            timers.arm(self, now + left[1])
 
     # ------------------------------------------------------------------------------------------------ limits, time
     async def take_permit(self, limit: Limit) -> None:
@@ -249,12 +272,17 @@ class Execution(Timer):
         effects, self.effects = self.effects or [], None
         if run.dirty is self:
             run.dirty = None
-        number = journal.append(
-            Record(run.run_id, kind, (self.item.number, self.actor.index), self.failures + 1, effects, value)
+        item = self.item
+        number = run.append(
+            Record(run.run_id, kind, (item.number, self.actor.index), self.failures + 1, effects, value)
         )
         for effect in effects:
             if effect[0] == "send":
-                run.route(effect[1], effect[2], self, number)
+                run.route(effect[1], effect[2], self, number, member=item.member, trail=item.trail)
+            elif effect[0] == "apart":
+                run.route(effect[1], effect[2], self, number, trail=item.trail)
+            elif effect[0] == "list":
+                fan_out(run, effect[1], self, number)
             elif effect[0] == "publish":
                 run.publish_recorded(effect[1], number)
         return number
@@ -262,11 +290,11 @@ class Execution(Timer):
     def _release_held(self) -> None:
         """An atomic body has ended well: what it held back happens now, in order."""
         held, self.held = self.held, None
-        for published, event, step in held or ():
-            if published:
+        for kind, event, step in held or ():
+            if kind == "publish":
                 self._publish_now(event)
             else:
-                self._post_now(event, step)
+                self._post_now(event, step, apart=kind == "apart")
 
     def _publish_now(self, event: Event) -> None:
         if self.run.journal is None:
@@ -275,16 +303,23 @@ class Execution(Timer):
             self._effect("publish", event)
             self.record("ops")
 
-    def _post_now(self, event: Event, step: str | None) -> None:
+    def _post_now(self, event: Event, step: str | None, *, apart: bool) -> None:
         run = self.run
+        if self.lost is not None:
+            run.dead_letter(event, self.lost, self.actor.name, 0)
+            return
         self.sent = True
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, self.actor.name, event)
         if run.journal is not None:
-            self._effect("send", event, step)
+            self._effect("apart" if apart else "send", event, step)
+            return
+        if run.wrapped:
+            item = self.item
+            run.route(event, step, self, member=None if apart else item.member, trail=item.trail)
             return
         # The usual case without the detour: one receiver that suspends its senders.
-        k = run.plan.single.get(event.__class__) if step is None and not run.done else None
+        k = run.single.get(event.__class__) if step is None and not run.done else None
         target = None if k is None else run.actors[k]
         if target is not None and target.overflow is None:
             run.place(self, target, event, None)
@@ -295,7 +330,7 @@ class Execution(Timer):
     @property
     def event(self) -> Any:
         """The event in hand."""
-        return self.item.event if self.run.journal is not None and isinstance(self.item, Delivery) else self.item
+        return self.item.event if isinstance(self.item, Delivery) else self.item
 
     @property
     def in_body(self) -> bool:
@@ -336,7 +371,7 @@ class Execution(Timer):
             self.context._port = self
         return self.context
 
-    def post(self, event: Event, step: str | None) -> None:
+    def post(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         """Sends without waiting."""
         self.run.check(event, step)
         if self.actor.idle_timeout is not None:
@@ -353,18 +388,18 @@ class Execution(Timer):
         if self.actor.atomic:
             if self.held is None:
                 self.held = []
-            self.held.append((False, event, step))
+            self.held.append(("apart" if apart else "send", event, step))
         else:
-            self._post_now(event, step)
+            self._post_now(event, step, apart=apart)
 
-    async def deliver(self, event: Event, step: str | None) -> None:
+    async def deliver(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         """Sends and waits for room."""
         run = self.run
         run.check(event, step)
         if self.actor.idle_timeout is not None:
             self.progress()
-        if self.actor.atomic:
-            self.post(event, step)
+        if self.actor.atomic or self.lost is not None:
+            self.post(event, step, apart=apart)
             await checkpoint()
             return
         self.sent = True
@@ -372,13 +407,17 @@ class Execution(Timer):
             run.hooks.event_sent(run.run_id, self.actor.name, event)
         rooms: list[Room] = []
         if run.journal is not None:
-            self._effect("send", event, step)
+            self._effect("apart" if apart else "send", event, step)
             await run.journal.sync(self.record("ops"))
             if self.outbox is not None and self.outbox.parked:
                 await self._drain(self.outbox)
             return
         # Sent first: whoever is cancelled below has sent, what is awaited is room.
-        run.route(event, step, self, rooms=rooms)
+        item = self.item
+        if run.wrapped:
+            run.route(event, step, self, member=None if apart else item.member, trail=item.trail, rooms=rooms)
+        else:
+            run.route(event, step, self, rooms=rooms)
         if not rooms:
             await checkpoint()
         for room in rooms:
@@ -394,7 +433,7 @@ class Execution(Timer):
         if self.actor.atomic:
             if self.held is None:
                 self.held = []
-            self.held.append((True, event, None))
+            self.held.append(("publish", event, None))
         else:
             self._publish_now(event)
 
@@ -412,6 +451,82 @@ class Execution(Timer):
         if run.journal is not None:
             self._effect("collect", buffer_id, event, batch)
         return batch
+
+    async def wait(
+        self,
+        kind: type[Event],
+        prompt: Event | None,
+        wait_id: str | None,
+        requirements: Mapping[str, Any] | Callable[[Any], object] | None,
+        timeout: float | None,
+        judge: Callable[[Any], str | None] | None = None,
+    ) -> Any:
+        """Suspends the body until an answer comes."""
+        run, actor = self.run, self.actor
+        where = f"{run.plan.name}.{actor.name}"
+        run.check_thread()
+        if actor.atomic:
+            raise ContextStateError(
+                f"{where} is atomic, so that nothing it does is seen before it has ended, and waits for {kind.__name__}; "
+                "take atomic=True off, or wait in a step of its own",
+                code="AF088",
+            )
+        if actor.waiting >= MAX_WAITING:
+            raise WorkflowRuntimeError(
+                f"{where} has {MAX_WAITING} bodies that wait for an event, and takes no more; begin fewer at a time",
+                code="AF089",
+            )
+        wait = Wait(actor, self, kind, matcher(requirements), prompt)
+        wait.judge = judge
+        wait.id = wait_id or ""
+        if prompt is not None and not run.is_prompted(wait_id):
+            self.publish(prompt)
+        if run.hooks.wait_opened is not None:
+            run.hooks.wait_opened(run.run_id, actor.name, kind)
+        await self._wait_for_answer(wait, timeout)
+        if wait.error is not None:
+            raise wait.error
+        if run.journal is not None:
+            self._effect("answer", wait.event)
+            if run.journal.durable < wait.record:
+                await run.journal.sync(wait.record)
+        return wait.event
+
+    def new_ask_id(self) -> str:
+        """An id for a question: by the run and a number in it."""
+        return self.run.new_ask_id()
+
+    async def _wait_for_answer(self, wait: Wait, timeout: float | None) -> None:
+        run, actor = self.run, self.actor
+        if run.open_wait(wait):
+            await checkpoint()
+            return
+        if run.journal is not None and self.effects:
+            self.record("ops")  # what it sent leaves before it waits: the answer may depend on it
+        left = self.stop_clock()
+        if timeout is not None:
+            run.timers.arm(wait, run.timers.clock() + timeout)
+        elif self.slot:
+            wait.counted = True  # once for a body, however many of its tasks wait
+            run.suspended += 1
+        actor.waiting += 1
+        try:
+            await self.suspend(wait)
+        except BaseException:
+            if wait.event is not None:
+                run.answer_again(wait.event, wait.record)
+            raise
+        finally:
+            actor.waiting -= 1
+            run.close_wait(wait)
+            self.continue_clock(left)
+        if wait.expired:
+            if run.journal is not None:
+                self._effect("expired")
+            raise TimeoutError(
+                f"AF090: {run.plan.name}.{actor.name} waited {timeout:g} s for {wait.kind.__name__}, and none came; "
+                "catch TimeoutError, or give wait_for_event more time"
+            )
 
     def attempts(self) -> RetryInfo:
         """What is known of earlier attempts."""

@@ -9,7 +9,7 @@ in a lane or in the inbox, never in both or neither, because every move is one s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import anyio
@@ -63,9 +63,25 @@ class Lane:
             del outbox.lanes[self.inbox]
         if room is not None:
             room.open()
-        if not outbox.parked and outbox.drained is not None:
-            drained, outbox.drained = outbox.drained, None
-            drained.open()
+        if not outbox.parked:
+            outbox.settle()
+
+    def take_out(self, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Takes out the events that are not to wait any more."""
+        taken: list[Any] = []
+        before, self.items = self.items, deque(entry for entry in self.items if not wanted(entry[0]))
+        for item, room in before:
+            if wanted(item):
+                taken.append(item)
+                if room is not None:
+                    room.open()
+        if taken:
+            outbox = self.outbox
+            outbox.parked -= len(taken)
+            if not self.items:
+                del outbox.lanes[self.inbox]
+            outbox.settle()
+        return taken
 
 
 class Outbox:
@@ -93,6 +109,12 @@ class Outbox:
             inbox.lanes.append(lane)
         lane.items.append((item, room))
         self.parked += 1
+
+    def settle(self) -> None:
+        """Wakes who waits for all of it to have moved, if it has."""
+        if not self.parked and self.drained is not None:
+            drained, self.drained = self.drained, None
+            drained.open()
 
 
 class Inbox:
@@ -152,6 +174,27 @@ class Inbox:
         lane.move()
         if not lane.items and self.lanes is not None:
             self.lanes.remove(lane)
+
+    def take_out(self, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Takes out, wherever they stand, the events that nobody is to get any more; the others keep their order."""
+        taken: list[Any] = []
+        for _ in range(self.n):
+            item = self._receive.receive_nowait()
+            if wanted(self.content(item)):
+                taken.append(self.content(item))
+            else:
+                self._send.send_nowait(item)
+        self.n -= len(taken)
+        for lane in list(self.lanes or ()):
+            taken += lane.take_out(wanted)
+            if not lane.items and self.lanes is not None:
+                self.lanes.remove(lane)
+        self.admit()
+        return taken
+
+    def content(self, item: Any) -> Any:
+        """The event in what the queue holds: the same, but for inboxes that wrap it."""
+        return item
 
     def _resize(self) -> None:
         """A stream of the right size: the declared bound at first, twice as much when a cycle made it grow.

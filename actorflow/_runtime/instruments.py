@@ -34,6 +34,10 @@ class Hooks:
     event_sent: Hook | None
     event_published: Hook | None
     retry_scheduled: Hook | None
+    wait_opened: Hook | None
+    wait_answered: Hook | None
+    step_recovered: Hook | None
+    actor_restarted: Hook | None
     dead_letter: Hook | None
     event_unhandled: Hook | None
     inbox_grown: Hook | None

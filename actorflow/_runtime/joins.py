@@ -1,13 +1,15 @@
-"""Fan-in by `ctx.collect_events`: buffers that give out a batch when it is complete and keep the surplus."""
+"""Fan-in that pairs: buffers of `ctx.collect_events`, and joins of steps with several event parameters."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
+from actorflow._runtime.groups import Key, Member
 from actorflow.events import Event
 
-__all__ = ["Buffer"]
+__all__ = ["Buffer", "Join"]
 
 
 class Buffer:
@@ -87,3 +89,96 @@ class Buffer:
         self._lacking = None
         self.events = deque(event for event in rest if event is not None)
         return [event for event in batch if event is not None]
+
+
+class Held(Protocol):
+    """An event as it travels: with the member of a group that it came of, if of any."""
+
+    event: Any
+    member: Member | None
+
+
+H = TypeVar("H", bound=Held)
+
+
+class Join(Generic[H]):
+    """The events of a step with several event parameters that wait for their partners.
+
+    Partners come of the same member of a group, or of no group; with a key, of the same group and with the same key.
+    The events of a member that can bring forth no partner any more go to those that its group has in common.
+
+    Args:
+        slots: For each parameter, the classes of the events that it takes.
+        key: Gives what correlates events; None to pair them in order of arrival.
+
+    Attributes:
+        held: How many events wait.
+    """
+
+    __slots__ = ("_buckets", "_key", "_slots", "held")
+
+    def __init__(self, slots: Sequence[tuple[type[Event], ...]], key: Key | None) -> None:
+        self._slots = slots
+        self._key = key
+        self._buckets: dict[Hashable, list[deque[H]]] = {}
+        self.held = 0
+
+    def add(self, item: H) -> list[H] | None:
+        """Adds an event; the partners, in the order of the parameters, if they are complete now.
+
+        Raises:
+            Exception: What the key of the user's raised.
+        """
+        member = item.member
+        if self._key is not None:
+            scope: Hashable = (None if member is None else member.group, self._key(item.event))
+        else:
+            scope = member.group if member is not None and member.stuck else member
+        return self._put(scope, item)
+
+    def _put(self, scope: Hashable, item: H) -> list[H] | None:
+        lanes = self._buckets.get(scope)
+        if lanes is None:
+            lanes = self._buckets[scope] = [deque() for _ in self._slots]
+        fitting = [k for k, kinds in enumerate(self._slots) if isinstance(item.event, kinds)]
+        # Where two parameters take it, to the one that lacks it more.
+        place = min(fitting, key=lambda k: len(lanes[k]))
+        lanes[place].append(item)
+        self.held += 1
+        if not all(lanes):
+            return None
+        partners = [lane.popleft() for lane in lanes]
+        self.held -= len(partners)
+        if not any(lanes):
+            del self._buckets[scope]
+        return partners
+
+    def promote(self, member: Member) -> Iterator[list[H]]:
+        """Offers what is held of `member` to the events that its group has in common; yields what is complete with it."""
+        lanes = self._buckets.pop(member, None)
+        for item in [] if lanes is None else [item for lane in lanes for item in lane]:
+            self.held -= 1
+            partners = self._put(member.group, item)
+            if partners is not None:
+                yield partners
+
+    def take_out(self, wanted: Callable[[H], bool]) -> list[H]:
+        """Takes out the events that are not to wait any more."""
+        taken: list[H] = []
+        for scope, lanes in list(self._buckets.items()):
+            for lane in lanes:
+                for _ in range(len(lane)):
+                    item = lane.popleft()
+                    (taken if wanted(item) else lane).append(item)
+            if not any(lanes):
+                del self._buckets[scope]
+        self.held -= len(taken)
+        return taken
+
+    def lacks(self) -> list[tuple[int, ...]]:
+        """For each batch that is begun: which parameters lack an event."""
+        return [tuple(k for k, lane in enumerate(lanes) if not lane) for lanes in self._buckets.values()]
+
+    def drain(self) -> list[H]:
+        """Takes out everything."""
+        return self.take_out(lambda _: True)

@@ -7,23 +7,27 @@ import logging
 import secrets
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from actorflow._runtime import _backend
+from actorflow._runtime.dispatch import DEAD_LETTERS
 from actorflow._runtime.execution import Execution
 from actorflow._runtime.instruments import Hooks, Verbose
 from actorflow._runtime.limits import Limit
+from actorflow._runtime.opening import settle
+from actorflow._runtime.resources import Pool
 from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.timers import Timers
-from actorflow.abc import Instrument, Journal, Turns
+from actorflow.abc import DeadLetter, Instrument, Journal, Turns
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
 
@@ -47,6 +51,8 @@ class Keeper:
         runs: The runs that are not over.
         group: Where their tasks live; None before the runtime is open.
         closed: Whether it takes no more runs.
+        dead: The newest dead letters of all runs.
+        failure: What escalated to the runtime.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Keeper:
         journal: Journal | None = None,
         limits: Mapping[str, int] | None = None,
         grace: float = 5.0,
+        on_failure: Literal["log", "raise"] = "log",
     ) -> None:
         self.turns = turns
         self.journal = journal
@@ -65,6 +72,10 @@ class Keeper:
         # Under Turns every execution begins with a gate, so that each order of executions is a choice.
         self.budget = FAIRNESS if turns is None else 1
         self.hooks = Hooks(instruments)
+        self.dead: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS)
+        self.failure: BaseException | None = None
+        self.on_failure = on_failure
+        self._pool: Pool | None = None
         self.timers = Timers(self._watch)
         self.closed = False
         self.runs: set[LiveRun] = set()
@@ -92,7 +103,17 @@ class Keeper:
             )
         finally:
             self.close()
+            if self._pool is not None or any(run.pool is not None for run in self.runs):
+                with CancelScope(shield=True):
+                    await self.drained()
+                    await self._close_pool_of_loop()
             self.closed = True
+
+    async def _close_pool_of_loop(self) -> None:
+        try:
+            await self.close_pool()
+        except Exception:
+            logger.exception("a resource of the runtime attached to the event loop failed while it was closed")
 
     # ------------------------------------------------------------------------------------------------ open and close
     def open(self, group: TaskGroup) -> None:
@@ -114,22 +135,35 @@ class Keeper:
         for run in list(self.runs):
             run.cancel("the runtime closed", closing=True)
 
-    async def leave(self, *, normally: bool) -> None:
-        """Ends the runtime: normally when every run has ended, else with all of them cancelled."""
+    async def leave(self, error: BaseException | None) -> None:
+        """Ends the runtime: where its block ended with no error when every run has ended, else with all of them cancelled.
+
+        Raises:
+            BaseException: What a run failed with that escalated, or what closing a resource raised.
+        """
         group = self.group
         assert group is not None  # noqa: S101
         try:
-            if normally:
+            if error is None:
                 await self.drained()
         finally:
             self.close()
-            if self.runs:
-                with CancelScope(shield=True):
+            with CancelScope(shield=True):
+                if self.runs:
                     await self.drained()
-            self.closed = True
+                self.closed = True
+                try:
+                    await self.close_pool(error)
+                except Exception as exc:  # noqa: BLE001 - raised below, once the tasks are gone
+                    self.failure = self.failure or exc
             group.cancel_scope.cancel()
             # Without the block's exception, which is nobody else's and must not come out wrapped in a group.
             await group.__aexit__(None, None, None)
+        if self.failure is not None:
+            try:
+                raise self.failure
+            finally:
+                del self
 
     async def drained(self) -> None:
         """Returns when no run is left; those that only an outside event could move are cancelled."""
@@ -147,9 +181,45 @@ class Keeper:
         if self._changed is not None:
             self._changed.set()
 
+    @property
+    def pool(self) -> Pool:
+        """The resources that all runs share, made when first needed."""
+        if self._pool is None:
+            self._pool = Pool(
+                "runtime",
+                "the runtime",
+                spawn=functools.partial(self.spawn, copy_context()),
+                timers=self.timers,
+                grace=self.grace,
+            )
+        return self._pool
+
+    async def close_pool(self, error: BaseException | None = None) -> None:
+        """Closes what all runs have shared; no run is left.
+
+        Raises:
+            BaseException: What closing raised, several errors as a group.
+        """
+        if self._pool is not None:
+            outcome = settle(error, await self._pool.close(error), "the runtime")
+            if outcome is not None and outcome is not error:
+                raise outcome
+
+    def escalated(self, error: BaseException) -> None:
+        """A run has failed that nobody awaits, and the runtime is to fail with it."""
+        if self.failure is None and self.group is not None:
+            self.failure = error
+            self.close()
+            self.group.cancel_scope.cancel()
+
     def forget(self, run: LiveRun) -> None:
         """A run has ended."""
         self.runs.discard(run)
+        if self.on_failure == "raise" and run.parent is None:
+            error = run.abandoned_failure()
+            if error is not None:
+                run.observed()
+                self.escalated(error)
         limit = self._turns_of.get(run.workflow) if self._turns_of else None
         if limit is not None and run in limit.holders:
             limit.holders.discard(run)

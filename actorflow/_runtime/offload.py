@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -88,13 +88,32 @@ class ThreadPort:
         """The workflow instance."""
         return self._port.workflow
 
-    def post(self, event: Event, step: str | None) -> None:
+    def post(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         """Sends without waiting."""
-        self._call(lambda port: port.post(event, step))
+        self._call(lambda port: port.post(event, step, apart=apart))
 
-    async def deliver(self, event: Event, step: str | None) -> None:
+    async def deliver(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         """Sends and waits for room: through ``anyio.from_thread.run``."""
-        await self._port.deliver(event, step)
+        await self._port.deliver(event, step, apart=apart)
+
+    async def wait(
+        self,
+        kind: type[Event],
+        prompt: Event | None,
+        wait_id: str | None,
+        requirements: Mapping[str, Any] | Callable[[Any], object] | None,
+        timeout: float | None,
+        judge: Callable[[Any], str | None] | None = None,
+    ) -> Any:
+        """Has no meaning in a thread, which a suspended body would hold."""
+        raise WorkflowRuntimeError(
+            f"{self._where} is a plain `def`, which runs in a thread and cannot wait for an event; make it an `async def`",
+            code="AF087",
+        )
+
+    def new_ask_id(self) -> str:
+        """An id for a question, which a thread cannot ask."""
+        return self._port.new_ask_id()
 
     def publish(self, event: Event) -> None:
         """Writes to the stream."""

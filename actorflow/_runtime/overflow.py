@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from actorflow._runtime.actor import Actor, Delivery
@@ -55,6 +55,19 @@ class ConflatingActor(Actor):
         if self.lanes:
             self.admit()
         return item
+
+    def content(self, item: Any) -> Any:
+        """What a cell holds; what waits in a lane has none yet."""
+        return item[0] if isinstance(item, list) else item
+
+    def take_out(self, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Takes out events, and their keys with them."""
+        taken = super().take_out(wanted)
+        for item in taken:
+            cell = self._cells.get(self.key_of(item))
+            if cell is not None and cell[0] is item:
+                del self._cells[self.key_of(item)]
+        return taken
 
     def close(self) -> Iterator[Any]:
         """Ends the queue and yields what its cells, and its lanes, still hold."""

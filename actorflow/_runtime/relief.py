@@ -77,4 +77,4 @@ def _is_stuck(execution: Execution, stuck: set[Execution], stuck_actors: set[Act
 
 
 def _all_blocked(actor: Actor) -> bool:
-    return actor.busy >= actor.limit and actor.blocked >= actor.busy and not actor.starting
+    return actor.busy >= actor.limit and actor.blocked >= actor.busy and not actor.starting and not actor.paused

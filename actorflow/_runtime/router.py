@@ -7,6 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from actorflow._signature import StepSpec
+from actorflow.collect import Collect, Take
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
 from actorflow.flow import Conflate
 from actorflow.graph import Graph
@@ -37,10 +38,32 @@ class Plan:
         permits: Whether steps count against limits of the runtime.
         refusing: Whether steps refuse events when their inbox is full.
         single: Index of the one receiver, for event classes with exactly one and nothing else to do.
+        collectors: Per step, the steps that gather the lists that it returns.
+        handlers: Per step, the step that recovers it when it has failed for good, or None.
+        exact: The steps that gather an exact number.
+        traced: Whether events travel with what they came of: the workflow gathers, joins or recovers.
+        may_wait: Whether a body may wait for an event: a step takes a context.
+        waited_for: Classes of the events that steps say they wait for.
         routes: All event classes met so far.
     """
 
-    __slots__ = ("_special", "by_name", "graph", "name", "permits", "refusing", "routes", "single", "steps")
+    __slots__ = (
+        "_special",
+        "by_name",
+        "collectors",
+        "exact",
+        "graph",
+        "handlers",
+        "may_wait",
+        "name",
+        "permits",
+        "refusing",
+        "routes",
+        "single",
+        "steps",
+        "traced",
+        "waited_for",
+    )
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -51,7 +74,17 @@ class Plan:
         self.permits = any(config.limit is not None for config in configs)
         self.refusing = any(config.overflow == "fail" for config in configs)
         # These have a word to say on every event that arrives.
-        self._special = frozenset(k for k, c in enumerate(configs) if isinstance(c.overflow, Conflate))
+        self._special = frozenset(
+            k
+            for k, spec in enumerate(graph.steps)
+            if isinstance(spec.config.overflow, Conflate) or spec.collect is not None or spec.joins
+        )
+        self.collectors = graph.collectors
+        self.handlers = graph.handlers
+        self.exact = frozenset(k for k, spec in enumerate(graph.steps) if _is_exact(spec.collect))
+        self.traced = any(graph.collectors) or any(spec.joins or spec.catches for spec in graph.steps)
+        self.may_wait = any(p.kind == "context" for spec in graph.steps for p in spec.parameters)
+        self.waited_for = tuple(event for config in configs for event in config.waits_for)
         self.routes: dict[type, Route] = {}
         self.single: dict[type, int] = {}
         for spec in graph.steps:
@@ -74,6 +107,10 @@ class Plan:
                     self.single[event_type] = receivers[0]
             self.routes[event_type] = route
         return route
+
+
+def _is_exact(collect: Collect | None) -> bool:
+    return collect is not None and isinstance(collect.release, Take) and collect.release.exact
 
 
 def plan_of(workflow: Any) -> Plan:

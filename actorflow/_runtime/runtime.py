@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import anyio
 
@@ -14,7 +14,7 @@ from actorflow._runtime import _backend
 from actorflow._runtime.execution import current_execution
 from actorflow._runtime.keeper import Keeper
 from actorflow._runtime.run import LiveRun
-from actorflow.abc import Instrument, Journal, Turns
+from actorflow.abc import DeadLetter, Instrument, Journal, Turns
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
@@ -38,6 +38,8 @@ class Runtime:
         journal: Where runs are recorded; None to record nothing, which costs nothing.
         limits: How many executions of the steps with ``@step(limit=name)`` may go on at once in all runs, by name.
         grace: Seconds after which what does not end though its run has is reported, with its stack.
+        on_failure: What becomes of the failure of a run that nobody awaits: ``"log"`` logs it, ``"raise"`` escalates it to
+            the runtime, which cancels its other runs and its block, and is left with that error.
 
     Example:
         >>> from actorflow import Runtime, StartEvent, StopEvent, Workflow, step
@@ -62,6 +64,7 @@ class Runtime:
         journal: Journal | None = None,
         limits: Mapping[str, int] | None = None,
         grace: float = 5.0,
+        on_failure: Literal["log", "raise"] = "log",
     ) -> None:
         given: Mapping[str, object] = limits or {}
         for name, total in given.items():
@@ -69,7 +72,9 @@ class Runtime:
                 raise WorkflowRuntimeError(
                     f"Runtime got limits={{{name!r}: {total!r}}}; give a whole number of at least 1", code="AF074"
                 )
-        self._keeper = Keeper(instruments, turns, journal, limits, grace)
+        if on_failure not in {"log", "raise"}:
+            raise WorkflowRuntimeError(f"Runtime got on_failure={on_failure!r}; give 'log' or 'raise'", code="AF077")
+        self._keeper = Keeper(instruments, turns, journal, limits, grace, on_failure)
         self._token: Token[Keeper | None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,7 +90,12 @@ class Runtime:
     ) -> None:
         if self._token is not None:
             _current.reset(self._token)
-        await self._keeper.leave(normally=exc is None)
+        await self._keeper.leave(exc)
+
+    @property
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        """The newest events that nobody handled, of all runs, oldest first, 10,000 at most."""
+        return tuple(self._keeper.dead)
 
     async def start(
         self, workflow: Any, start_event: Event | None = None, *, run_id: str | None = None, **fields: Any

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from actorflow._runtime.actor import Actor
+from actorflow._runtime.fan_in import misses
 
 __all__ = ["diagnose"]
 
@@ -20,6 +21,8 @@ def diagnose(workflow: str, last: Actor | None, actors: Iterable[Actor | None]) 
     """
     said = [f"{workflow}.{last.name} returned None last" if last is not None else "no step has returned anything"]
     for actor in actors:
+        if actor is not None and actor.join is not None and actor.join.held:
+            said.append(misses(actor))
         for name, buffer in () if actor is None else (actor.buffers or {}).items():
             if buffer.events:
                 assert actor is not None  # noqa: S101

@@ -15,7 +15,7 @@ import attrs
 from actorflow._runtime.execution import Execution, current_execution
 from actorflow._runtime.router import Plan
 from actorflow.abc import Instrument
-from actorflow.events import Event, StopEvent, describe
+from actorflow.events import Event, GatheredEvent, StepFailedEvent, StopEvent, describe
 
 __all__ = ["Ledger"]
 
@@ -31,6 +31,7 @@ class _Account:
     handled: int = 0
     dead: int = 0
     unhandled: int = 0
+    answered: int = 0
     published: int = 0
     ended: int = 0  # it was the run's last
     first_attempts: Counter[str] = attrs.field(factory=Counter[str])
@@ -93,6 +94,10 @@ class Ledger(Instrument):
             self._counted += 1
             self._executions[carrier] = self._counted
         book = self._books[run_id]
+        for one in _parts(event):
+            self._begun(book, step, one, attempt)
+
+    def _begun(self, book: _Book, step: str, event: Event, attempt: int) -> None:
         account = book.of(event)
         if attempt > 1:
             account.later_attempts[step] += 1
@@ -100,10 +105,11 @@ class Ledger(Instrument):
                 self._violated(book, step, event, "was tried again though no attempt had failed")
             return
         account.first_attempts[step] += 1
-        if account.first_attempts[step] > account.sent:
+        if account.first_attempts[step] > account.sent + account.failures[step]:
             times = f"{account.first_attempts[step]} times for {account.sent} sendings"
             self._violated(book, step, event, f"was begun {times}: one execution an event and receiver")
-        if book.plan.steps[book.plan.by_name[step]].config.num_workers == 1:
+        spec = book.plan.steps[book.plan.by_name[step]]
+        if spec.config.num_workers == 1 and spec.collect is None and not spec.joins:
             self._in_order(book, step, event)
 
     def _in_order(self, book: _Book, step: str, event: Event) -> None:
@@ -120,11 +126,22 @@ class Ledger(Instrument):
 
     def execution_ended(self, run_id: str, step: str, event: Event, error: BaseException | None) -> None:
         """Handled, or to be tried again."""
-        account = self._books[run_id].of(event)
-        if error is None:
-            account.handled += 1
-        else:
-            account.failures[step] += 1
+        for one in _parts(event):
+            account = self._books[run_id].of(one)
+            if error is None:
+                account.handled += 1
+            else:
+                account.failures[step] += 1
+
+    def wait_answered(self, run_id: str, step: str, event: Event) -> None:
+        """One end of a delivery, unless steps get it too."""
+        book = self._books[run_id]
+        book.of(event).answered += 1
+
+    def step_recovered(self, run_id: str, step: str, event: Event, handler: str) -> None:
+        """The event is in the hands of the handler, as a part of another."""
+        for one in _parts(event):
+            self._books[run_id].of(one).dead += 1
 
     def dead_letter(self, run_id: str, event: Event, reason: str) -> None:
         """One end of a delivery."""
@@ -147,6 +164,13 @@ class Ledger(Instrument):
         self.violations.append(f"{where}: {describe(event)} {what}")
 
 
+def _parts(event: Event) -> list[Event]:
+    """The events that were sent, in what a step got; a handler's event was not sent by anybody."""
+    if isinstance(event, GatheredEvent):
+        return event.events
+    return [] if isinstance(event, StepFailedEvent) else [event]
+
+
 def _unbalanced(plan: Plan, account: _Account) -> Iterator[str]:
     """What is wrong with the account of a run that is over."""
     if not account.sent:
@@ -160,6 +184,8 @@ def _unbalanced(plan: Plan, account: _Account) -> Iterator[str]:
         ends += account.ended
     elif route.kind == "stream" and not route.receivers:
         ends += min(account.published, account.sent)
+    if not route.receivers and route.kind != "stop":
+        ends += account.answered
     if ends < account.sent:
         yield f"was lost: sent {account.sent} times, and {ends} ended as handled, dead letter or unhandled"
     most = account.sent * max(1, len(route.receivers))

@@ -17,9 +17,10 @@ from actorflow._runtime.joins import Buffer
 from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.runtime import Runtime
+from actorflow._runtime.waits import matcher
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
-from actorflow.events import Event, InputRequiredEvent
+from actorflow.events import Event, GatheredEvent, InputRequiredEvent
 from actorflow.handle import Run
 from actorflow.retry import RetryInfo
 from actorflow.state import DictState, StateStore
@@ -69,10 +70,12 @@ class StepOutcome:
 def run_step(
     workflow: Workflow[Any, Any] | type[Workflow[Any, Any]],
     step: str | Callable[..., Any],
-    event: Event,
+    event: Event | Sequence[Event],
     *,
     state: object = None,
     collected: Sequence[Event] = (),
+    answers: Sequence[Event] = (),
+    resources: Mapping[str, object] | None = None,
     retry: RetryInfo | None = None,
     backend: Backend = "asyncio",
 ) -> StepOutcome:
@@ -81,9 +84,11 @@ def run_step(
     Args:
         workflow: The workflow, or its class.
         step: The step: its name, or the function (``Writer.publish``).
-        event: What it is given.
+        event: What it is given: the list of a step that gathers, the partners of one that joins.
         state: What ``ctx.store`` holds: a mapping, or the typed state.
         collected: What ``ctx.collect_events`` has gathered before, in each buffer.
+        answers: What it gets when it waits for events; a wait that none of them answers times out.
+        resources: What its parameters for resources get, by name; nothing is opened.
         retry: What ``ctx.retry_info()`` tells; None for a first attempt.
         backend: The event loop to run it in.
 
@@ -115,14 +120,27 @@ def run_step(
     k = plan.by_name.get(name)
     if k is None:
         raise WorkflowRuntimeError(f"{plan.name} has no step {name!r}; it has: {', '.join(plan.by_name)}", code="AF099")
-    if not plan.steps[k].receives(type(event)):
-        raise WorkflowRuntimeError(f"{plan.name}.{name} does not accept {type(event).__name__}", code="AF099")
+    given = [event] if isinstance(event, Event) else list(event)
+    for one in given:
+        if not isinstance(one, plan.steps[k].accepts):
+            raise WorkflowRuntimeError(f"{plan.name}.{name} does not accept {type(one).__name__}", code="AF099")
+    missing = [need.parameter for need in plan.steps[k].needs if need.parameter not in (resources or {})]
+    if missing:
+        raise WorkflowRuntimeError(
+            f"{plan.name}.{name} takes resources, and run_step was not given {', '.join(missing)}; pass resources={{…}}",
+            code="AF099",
+        )
     actor = Actor(owner, plan.steps[k], k)
-    port = _FakePort(owner, plan, actor, state=state, collected=collected, retry=retry or RetryInfo())
+    port = _FakePort(owner, plan, actor, state=state, collected=collected, answers=answers, retry=retry or RetryInfo())
 
     async def main() -> object:
         current_execution.set(cast("Execution", port))  # for Context.get_step_context()
-        result = actor.call(port.context, event)
+        one = event if isinstance(event, Event) else GatheredEvent(events=given)
+        result = actor.call(port.context, one, dict(resources or {}))
+        if actor.spec.is_stream:
+            async for yielded in result:
+                port.post(yielded, None)
+            return None
         return await result if actor.spec.is_async else result
 
     clock = VirtualClock()
@@ -153,7 +171,15 @@ class _FakePort:
     running = True
 
     def __init__(
-        self, workflow: Any, plan: Plan, actor: Actor, *, state: object, collected: Sequence[Event], retry: RetryInfo
+        self,
+        workflow: Any,
+        plan: Plan,
+        actor: Actor,
+        *,
+        state: object,
+        collected: Sequence[Event],
+        answers: Sequence[Event],
+        retry: RetryInfo,
     ) -> None:
         self.workflow = workflow
         self.sent: list[tuple[Event, str | None]] = []
@@ -165,13 +191,15 @@ class _FakePort:
         self._plan = plan
         self._actor = actor
         self._collected = collected
+        self._answers = list(answers)
+        self._asked = 0
         self._buffers: dict[str | None, Buffer] = {}
         self._retry = retry
 
     def step_context(self) -> Context[Any]:
         return self.context
 
-    def post(self, event: Event, step: str | None) -> None:
+    def post(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         where = f"{self._plan.name}.{self._actor.name}"
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowRuntimeError(f"{where} gave {event!r} ({type(event).__name__}), not an event", code="AF028")
@@ -181,9 +209,39 @@ class _FakePort:
         if isinstance(event, InputRequiredEvent):
             self.published.append(event)
 
-    async def deliver(self, event: Event, step: str | None) -> None:
+    async def deliver(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         self.post(event, step)
         await anyio.lowlevel.checkpoint()
+
+    async def wait(
+        self,
+        kind: type[Event],
+        prompt: Event | None,
+        wait_id: str | None,
+        requirements: Mapping[str, Any] | Callable[[Any], object] | None,
+        timeout: float | None,
+        judge: Callable[[Any], str | None] | None = None,
+    ) -> Any:
+        if prompt is not None:
+            self.published.append(prompt)
+        await anyio.lowlevel.checkpoint()
+        accepts = matcher(requirements)
+        for answer in self._answers:
+            if isinstance(answer, kind) and (accepts is None or accepts(answer)):
+                self._answers.remove(answer)
+                return answer
+        if timeout is None:
+            raise WorkflowRuntimeError(
+                f"{self._plan.name}.{self._actor.name} waits for {kind.__name__}, and run_step was given no such answer; "
+                "pass answers=[…]",
+                code="AF099",
+            )
+        await anyio.sleep(timeout)
+        raise TimeoutError
+
+    def new_ask_id(self) -> str:
+        self._asked += 1
+        return f"{self.run_id}/{self._asked}"
 
     def publish(self, event: Event) -> None:
         self.published.append(event)

@@ -1,0 +1,322 @@
+"""What becomes of events that belong together: lists that bodies return, steps that gather, and joins.
+
+Functions over a run and `actorflow._runtime.groups`. Each is synchronous, and leaves every event in one custody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actorflow._runtime.actor import Actor, Delivery
+from actorflow._runtime.groups import Gathering, Group, Member, TooLate, Trail, merged
+from actorflow._runtime.ports import DispatchSide, SenderSide
+from actorflow.collect import Take
+from actorflow.errors import WorkflowRuntimeError
+from actorflow.events import Event, GatheredEvent, describe
+
+__all__ = ["fan_out", "gather", "join", "misses", "release"]
+
+JOIN_LIMIT = 100_000
+"""How many events a step with several event parameters holds while their partners are missing."""
+
+
+# -- groups
+
+
+def fan_out(run: DispatchSide, events: Sequence[Event], sender: SenderSide, record: int = 0) -> None:
+    """Sends what a body returned as a list: the members of a group, if a step gathers them."""
+    k = sender.actor.index
+    parent: Member | None = sender.item.member if run.wrapped else None
+    trail: Trail | None = sender.item.trail if run.wrapped else None
+    if not run.plan.collectors[k]:
+        for event in events:
+            run.route(event, None, sender, record, member=parent, trail=trail)
+        return
+    group = Group(parent, k, len(events))
+    if run.groups is None:
+        run.groups = {}
+    run.groups[group] = None
+    if parent is not None:
+        parent.live += 1
+    if not events:
+        _close(run, group, sender)
+    single, actors = run.single, run.actors
+    for event in events:
+        member = Member(group)
+        receiver = single.get(event.__class__)
+        target = None if receiver is None else actors[receiver]
+        if target is not None and target.overflow is None and not run.done:
+            run.numbers += 1
+            run.place(sender, target, Delivery(event, run.numbers, record, member, trail), None)
+        else:
+            run.route(event, None, sender, record, member=member, trail=trail)
+            release(run, member, sender)
+
+
+def release(run: DispatchSide, member: Member, sender: SenderSide | None) -> None:
+    """Something of a member is not alive any more."""
+    member.live -= 1
+    if member.live:
+        if member.live == member.held:
+            _stuck(run, member, sender)
+        return
+    group = member.group
+    group.open -= 1
+    if group.open:
+        if run.plan.exact:
+            _check_exact(run, group, sender)
+        if group.stuck and group.stuck == group.open:
+            _never(run, group, sender)
+    else:
+        _close(run, group, sender)
+
+
+def gather(run: DispatchSide, target: Actor, item: Delivery, sender: SenderSide | None) -> None:
+    """An event has come to a step that gathers."""
+    plan = run.plan
+    member = item.member
+    while member is not None and target.index not in plan.collectors[member.group.opener]:
+        member = member.group.parent
+    collect = target.spec.collect
+    assert collect is not None  # noqa: S101
+    where = f"{plan.name}.{target.name}"
+    if member is None:
+        run.discard(item, f"{where} gathers a list, and the event is of none", None, 0, sender)
+        if run.workflow._actorflow_options.on_unhandled != "dead_letter":
+            error = WorkflowRuntimeError(
+                f"{describe(item.event)} came to {where}, which gathers a list, and belongs to none; return it in a list, or "
+                "let another step accept it",
+                code="AF082",
+            )
+            if sender is None:
+                raise error
+            run.blame(error, sender)
+        return
+    group = member.group
+    gathering = group.gathering(target.index, collect)
+    try:
+        batch = gathering.add(item.event, item.trail)
+    except TooLate:
+        run.dead_letter(item, f"{where} has got what it takes of the list already", None, 0)
+    except Exception as error:  # noqa: BLE001 - the key is the user's
+        run.blame(_bad_key(run, where, item.event, error), sender)
+    else:
+        member.won = True
+        if batch is not None:
+            _give(run, target, group, batch, gathering.trail, sender)
+            if isinstance(collect.release, Take) and collect.release.losers == "cancel" and collect.key is None:
+                _abandon(run, group, where, sender)
+    if item.member is not None:
+        release(run, item.member, sender)
+
+
+def _give(
+    run: DispatchSide, target: Actor, group: Group, batch: list[Event], trail: Trail | None, sender: SenderSide | None
+) -> None:
+    """What a step has gathered goes into its inbox."""
+    parent = group.parent
+    if parent is not None:
+        parent.live += 1
+    run.place(run if sender is None else sender, target, run.wrap(_gathered(batch), run.appended, parent, trail), None)
+
+
+def _close(run: DispatchSide, group: Group, sender: SenderSide | None) -> None:
+    """All that came of a list has been resolved."""
+    if run.groups is not None:
+        run.groups.pop(group, None)
+    if run.done:
+        return
+    parent = group.parent
+    if parent is None or not _is_lost(parent):
+        for k in run.plan.collectors[group.opener]:
+            target = run.actor(k)
+            collect = target.spec.collect
+            assert collect is not None  # noqa: S101
+            gathering = group.gathering(k, collect)
+            if gathering.lacking and not gathering.done:
+                _too_few(run, group, k, gathering, sender)
+                return
+            for batch in gathering.close():
+                _give(run, target, group, batch, gathering.trail, sender)
+    if parent is not None:
+        release(run, parent, sender)
+
+
+def _check_exact(run: DispatchSide, group: Group, sender: SenderSide | None) -> None:
+    """Fails at once where the members that are left cannot make up the number."""
+    for k in run.plan.collectors[group.opener]:
+        if k in run.plan.exact:
+            collect = run.plan.steps[k].collect
+            assert collect is not None  # noqa: S101
+            gathering = group.gathering(k, collect)
+            if not gathering.done and gathering.lacking > group.open:
+                _too_few(run, group, k, gathering, sender)
+                return
+
+
+def _too_few(run: DispatchSide, group: Group, k: int, gathering: Gathering, sender: SenderSide | None) -> None:
+    name, plan = run.plan.name, run.plan
+    collect = plan.steps[k].collect
+    assert collect is not None  # noqa: S101
+    wanted = collect.release.n if isinstance(collect.release, Take) else 0
+    error = WorkflowRuntimeError(
+        f"run {run.run_id}: {name}.{plan.steps[k].name} takes exactly {wanted} of the {group.size} that "
+        f"{name}.{plan.steps[group.opener].name} returned; {wanted - gathering.lacking} came, {group.open} may still come, and the "
+        "other branches have ended without a result for it. Let them return one, or take fewer",
+        code="AF083",
+    )
+    run.blame(error, sender)
+
+
+def _abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | None) -> None:
+    """Takes out what is left of the members that have not won: queued, held by joins, and in bodies."""
+    group.abandoned = True
+
+    def lost(item: Any) -> bool:
+        return _is_loser(item.member, group)
+
+    reason = f"{where} has got what it takes of the list, and cancels the rest"
+    gone: list[Any] = []
+    for actor in run.actors:
+        if actor is not None:
+            if actor.n or actor.lanes:
+                gone += actor.take_out(lost)
+            if actor.join is not None:
+                for item in actor.join.take_out(lost):
+                    _unhold(item.member)
+                    gone.append(item)
+    for carrier in sorted(run.carriers, key=_number):
+        if carrier.item is not None and lost(carrier.item):
+            carrier.lose(reason)
+    for item in gone:
+        run.discard(item, reason, None, 0, sender)
+
+
+# -- joins
+
+
+def join(run: DispatchSide, target: Actor, item: Delivery, sender: SenderSide | None) -> None:
+    """An event has come to a step with several event parameters."""
+    join = target.join
+    assert join is not None  # noqa: S101
+    where = f"{run.plan.name}.{target.name}"
+    if item.member is not None:
+        item.member.held += 1
+    try:
+        partners = join.add(item)
+    except Exception as error:  # noqa: BLE001 - the key is the user's
+        _unhold(item.member)
+        run.dead_letter(item, f"the key of {where} raised {error!r}", None, 0)
+        run.blame(_bad_key(run, where, item.event, error), sender)
+        return
+    if partners is not None:
+        _joined(run, target, partners, sender)
+    elif join.held > JOIN_LIMIT:
+        full = WorkflowRuntimeError(
+            f"{where} holds {join.held} events whose partners are missing; {misses(target)}. Let as many of each come, or "
+            "make their senders wait",
+            code="AF084",
+        )
+        run.blame(full, sender)
+
+
+def _joined(run: DispatchSide, target: Actor, partners: list[Delivery], sender: SenderSide | None) -> None:
+    """The partners are complete: they go on as one event, which belongs to what the first of them came of."""
+    member = partners[0].member
+    trail = None
+    for partner in partners:
+        trail = merged(trail, partner.trail)
+    if member is not None:
+        member.live += 1
+    item = run.wrap(_gathered([partner.event for partner in partners]), run.appended, member, trail)
+    run.place(run if sender is None else sender, target, item, None)
+    for partner in partners:
+        if partner.member is not None:
+            _unhold(partner.member)
+            release(run, partner.member, sender)
+
+
+def _unhold(member: Member | None) -> None:
+    if member is not None:
+        member.held -= 1
+        if member.stuck:
+            member.stuck = False
+            member.group.stuck -= 1
+
+
+def _stuck(run: DispatchSide, member: Member, sender: SenderSide | None) -> None:
+    """Nothing is alive of a member but what joins hold: it can bring forth no partners of its own any more."""
+    if member.stuck or run.done:
+        return
+    member.stuck = True
+    group = member.group
+    group.stuck += 1
+    for actor in run.actors:
+        if actor is not None and actor.join is not None:
+            for partners in actor.join.promote(member):
+                _joined(run, actor, partners, sender)
+    if group.stuck and group.stuck == group.open:
+        _never(run, group, sender)
+
+
+def _never(run: DispatchSide, group: Group, sender: SenderSide | None) -> None:
+    """All that is left of a group waits for partners that cannot come."""
+    plan = run.plan
+    missing = [misses(actor) for actor in run.actors if actor is not None and actor.join and actor.join.held]
+    error = WorkflowRuntimeError(
+        f"run {run.run_id}: the list that {plan.name}.{plan.steps[group.opener].name} returned can never be complete: of "
+        f"{group.size} branches {group.open} wait for partners that cannot come; {'; '.join(missing)}. Let each branch send "
+        "all that the step takes, or say with @step(key=…) what belongs together",
+        code="AF085",
+    )
+    run.blame(error, sender)
+
+
+def misses(actor: Actor) -> str:
+    """What a join lacks, in words."""
+    assert actor.join is not None  # noqa: S101
+    lacking = {k for batch in actor.join.lacks() for k in batch}
+    names = ", ".join(
+        f"{parameter.name} ({' or '.join(kind.__name__ for kind in parameter.accepts)})"
+        for k, parameter in enumerate(actor.spec.joins)
+        if k in lacking
+    )
+    return f"{actor.name} misses {names}"
+
+
+def _bad_key(run: DispatchSide, where: str, event: Event, error: Exception) -> WorkflowRuntimeError:
+    wrong = WorkflowRuntimeError(
+        f"the key of {where} raised {error!r} on {describe(event)}; it must take each event that the step accepts, and give "
+        "something hashable",
+        code="AF086",
+    )
+    wrong.__cause__ = error
+    return wrong
+
+
+def _gathered(events: list[Event]) -> GatheredEvent:
+    return GatheredEvent(events=events)
+
+
+def _number(carrier: Any) -> int:
+    number: int = carrier.number
+    return number
+
+
+def _is_loser(member: Member | None, group: Group) -> bool:
+    """Whether something belongs to a member of `group` that has not won."""
+    while member is not None:
+        if member.group is group:
+            return not member.won
+        member = member.group.parent
+    return False
+
+
+def _is_lost(member: Member | None) -> bool:
+    """Whether something belongs to a branch that was taken out."""
+    while member is not None:
+        if member.group.abandoned and not member.won:
+            return True
+        member = member.group.parent
+    return False
