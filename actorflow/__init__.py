@@ -2,6 +2,7 @@
 
 from actorflow._runtime.runtime import Runtime, RuntimeLauncher
 from actorflow.abc import DeadLetter, Instrument, ports
+from actorflow.collect import All, Collect, Take
 from actorflow.context import Context
 from actorflow.errors import (
     ActorflowError,
@@ -25,6 +26,7 @@ from actorflow.events import (
     InputRequiredEvent,
     InternalEvent,
     StartEvent,
+    StepFailedEvent,
     StopEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
@@ -43,7 +45,7 @@ from actorflow.retry import (
 from actorflow.serialization import JsonSerializer, PickleSerializer
 from actorflow.snapshots import ContextSnapshots
 from actorflow.state import DictState, InMemoryStateStore
-from actorflow.workflow import Workflow, step
+from actorflow.workflow import Workflow, catch_error, step
 
 WorkflowHandler = Run
 """Name of `Run` in LlamaIndex Workflows."""
@@ -54,7 +56,9 @@ ports.launcher = RuntimeLauncher()
 
 __all__ = [
     "ActorflowError",
+    "All",
     "BackpressureDeadlock",
+    "Collect",
     "Conflate",
     "ConstantDelayRetryPolicy",
     "Context",
@@ -77,10 +81,12 @@ __all__ = [
     "Run",
     "Runtime",
     "StartEvent",
+    "StepFailedEvent",
     "StepTimeoutError",
     "StopEvent",
     "Stream",
     "StreamLagged",
+    "Take",
     "Workflow",
     "WorkflowCancelledByUser",
     "WorkflowCancelledError",
@@ -94,6 +100,7 @@ __all__ = [
     "WorkflowTimedOutEvent",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
+    "catch_error",
     "conflate",
     "step",
 ]

@@ -1,4 +1,4 @@
-"""Reads a step's annotations: what it accepts, what it emits, and whether it wants a context.
+"""Reads a step's signature: what starts it, what its calls are given, and what it emits.
 
 Annotations may be objects, strings or postponed. Each is read on its own, so that one bad name does not hide the rest:
 `read_step` never raises for what a user wrote, it collects `Problem`s.
@@ -6,32 +6,47 @@ Annotations may be objects, strings or postponed. Each is read on its own, so th
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import re
 import types
-import typing
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Never, NoReturn, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Literal, Never, NoReturn, TypeVar, get_args
 
 import attrs
 import typing_extensions
 
+from actorflow._annotations import Unreadable, bare, closure, evaluate, event_class, extras, members, spell
+from actorflow._foreign import field_names
+from actorflow._options import (
+    GRAPH_CHECKS,
+    CatchError,
+    GraphCheck,
+    StepConfig,
+    check_names,
+    classes_of,
+    find_option_problems,
+    is_count,
+    names_of,
+    usable,
+)
+from actorflow._recipes import Need, read_recipe
+from actorflow.collect import All, Collect, Take
 from actorflow.context import Context
-from actorflow.errors import Problem
-from actorflow.events import Event, StopEvent
-from actorflow.flow import Conflate, Overflow
-from actorflow.retry import check_policy
+from actorflow.errors import Problem, ResourceError
+from actorflow.events import Event, StepFailedEvent, StopEvent, is_dynamic
 
 __all__ = [
     "GRAPH_CHECKS",
     "INPUT_CODES",
     "OUTPUT_CODES",
+    "CatchError",
+    "EventParameter",
     "GraphCheck",
+    "Parameter",
     "StepConfig",
     "StepSpec",
     "check_names",
+    "classes_of",
     "is_count",
     "locate",
     "looks_like_step",
@@ -40,70 +55,58 @@ __all__ = [
     "relative",
 ]
 
-Style = Literal["event", "event_context", "context_event"]
+Style = Literal["event", "event_context", "context_event", "general"]
 
-GraphCheck = Literal["reachability", "terminal_event", "dead_end"]
-"""A question about where events come from or go to, which an author may answer for himself:
-
-``"reachability"``: events come to a step in a way that the graph does not show, from outside perhaps.
-``"terminal_event"``: what a step returns may be accepted by no step.
-``"dead_end"``: a step need not lead to a StopEvent.
-"""
-
-GRAPH_CHECKS: tuple[str, ...] = get_args(GraphCheck)
-"""Their names."""
-
-INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127"})
+INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127", "AF153"})
 """Problems that leave it open what a step accepts."""
 
-OUTPUT_CODES = frozenset({"AF125", "AF126", "AF127"})
+OUTPUT_CODES = frozenset({"AF125", "AF126", "AF127", "AF158"})
 """Problems that leave it open what a step emits."""
 
 _CONTEXT_NAMES = frozenset({"ctx", "context"})
 _STREAMS: tuple[object, ...] = (AsyncIterator, AsyncIterable, AsyncGenerator)
 _NOTHING: tuple[object, ...] = (NoReturn, Never, typing_extensions.NoReturn, typing_extensions.Never)
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @attrs.frozen(kw_only=True)
-class StepConfig:
-    """What ``@step(...)`` was told.
+class Parameter:
+    """A parameter that every call of a step's body fills in.
 
     Attributes:
-        num_workers: How many executions of the step may go on at once in a run.
-        inbox: How many events may queue before senders are held back.
-        timeout: Seconds that one execution may take; None for no limit.
-        retry_policy: What decides on another attempt; None for one attempt.
-        atomic: Whether what the body sends is held back until it has ended well.
-        accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
-        waits_for: Events from outside that the body waits for.
-        overflow: What becomes of an event that arrives at a full inbox.
-        inbox_limit: The most that the inbox may grow to while a cycle of full inboxes is being resolved; None for 64
-            times `inbox`.
-        idle_timeout: Seconds that an execution may go without any progress that the runtime can see; None for no limit.
-        executor: Where a plain ``def`` step runs: in a thread, or in a process that can be killed.
-        limit: Name of the runtime's limit that executions of the step count against.
-        skip_graph_checks: Checks of the graph that the step is exempt from.
+        name: Its name.
+        kind: What it is given.
+        keyword: Whether it is given by its name: it is keyword-only, or stands behind one that keeps its default.
 
     Example:
-        >>> StepConfig(num_workers=1).inbox
-        64
+        >>> Parameter(name="ev", kind="event").keyword
+        False
     """
 
-    num_workers: int = 4
-    inbox: int = 64
-    timeout: float | None = None
-    retry_policy: object = None
-    atomic: bool = False
-    accept_event_subclasses: bool = True
-    waits_for: tuple[type, ...] = ()
-    overflow: Overflow = "suspend"
-    inbox_limit: int | None = None
-    idle_timeout: float | None = None
-    executor: Literal["thread", "process"] = "thread"
-    limit: str | None = None
-    skip_graph_checks: tuple[str, ...] = ()
+    name: str
+    kind: Literal["event", "context", "resource"]
+    keyword: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class EventParameter:
+    """A parameter for an event, or for a list of events.
+
+    Attributes:
+        name: Its name.
+        accepts: Classes of the events that it takes, or that its list holds; unions taken apart.
+
+    Example:
+        >>> EventParameter(name="ev", accepts=(StopEvent,)).takes(StopEvent)
+        True
+    """
+
+    name: str
+    accepts: tuple[type[Event], ...]
+
+    def takes(self, event_type: type, *, exact: bool = False) -> bool:
+        """Whether it is given events of exactly this class; with `exact` not for the sake of a base of it."""
+        return event_type in self.accepts if exact else issubclass(event_type, self.accepts)
 
 
 @attrs.frozen(kw_only=True)
@@ -114,13 +117,19 @@ class StepSpec:
         name: Name of the function.
         fn: The function, unbound.
         config: What ``@step(...)`` was told.
-        accepts: Classes of the events that start it, unions taken apart.
+        parameters: All that a call fills in, in the order of the signature, without self.
+        accepts: Classes of the events that start it, of all parameters, unions and lists taken apart.
+        joins: Its event parameters where there are several: it fires once per one event of each. Empty else.
+        collect: How the list of events that it takes is gathered; None where it takes events one by one.
+        needs: The resources that it takes.
         emits: Classes of the events that it returns: unions, lists and iterators taken apart, None left out.
+        lists: Those that it may return inside of a list.
+        bare: Those that it may return outside of one, or yield.
         returns_none: Whether it may return None.
-        returns_list: Whether it may return a list of events.
-        style: Order of its positional arguments, after self.
+        style: Order of its positional arguments, after self; "general" for all but an event and perhaps a context.
         is_method: Whether it takes self.
         is_async: Whether it is an ``async def``; a plain ``def`` runs in a thread or a process.
+        is_stream: Whether it is an async generator of events.
         state_type: ``S`` of ``Context[S]``; None where the context says nothing of it, or there is none.
         location: ``file.py:12`` of its first line, decorators included.
 
@@ -134,19 +143,38 @@ class StepSpec:
     name: str
     fn: Callable[..., Any]
     config: StepConfig
+    parameters: tuple[Parameter, ...]
     accepts: tuple[type[Event], ...]
+    joins: tuple[EventParameter, ...] = ()
+    collect: Collect | None = None
+    needs: tuple[Need, ...] = ()
     emits: tuple[type[Event], ...]
+    lists: tuple[type[Event], ...] = ()
+    bare: tuple[type[Event], ...]
     returns_none: bool
-    returns_list: bool
     style: Style
     is_method: bool
     is_async: bool
+    is_stream: bool = False
     state_type: Any  # whatever a user calls the state of a run
     location: str
 
+    @property
+    def returns_list(self) -> bool:
+        """Whether it may return a list of events."""
+        return bool(self.lists)
+
+    @property
+    def catches(self) -> CatchError | None:
+        """What ``@catch_error`` was told; None for steps."""
+        return self.config.catches
+
     def receives(self, event_type: type) -> bool:
-        """Whether events of exactly this class go to the step; a StopEvent never does, it ends the run."""
-        if issubclass(event_type, StopEvent) or not issubclass(event_type, Event):
+        """Whether events of exactly this class go to the step.
+
+        A StopEvent never does, it ends the run; and a handler gets its events from who sees the failure.
+        """
+        if issubclass(event_type, StopEvent) or not issubclass(event_type, Event) or self.config.catches is not None:
             return False
         if self.config.accept_event_subclasses:
             return issubclass(event_type, self.accepts)
@@ -154,8 +182,9 @@ class StepSpec:
 
     def may_receive(self, declared: type) -> bool:
         """Whether an event that another step declares as this class may go to the step: it may be of a subclass."""
-        return self.receives(declared) or any(
-            issubclass(accepted, declared) and not issubclass(accepted, StopEvent) for accepted in self.accepts
+        return self.receives(declared) or (
+            self.config.catches is None
+            and any(issubclass(accepted, declared) and not issubclass(accepted, StopEvent) for accepted in self.accepts)
         )
 
     def may_await(self, declared: type) -> bool:
@@ -194,51 +223,48 @@ def read_step(
         return None, [Problem(code="AF120", subject=subject, message=_NOT_FUNCTION, hint=_FUNCTION_HINT)]
     reader = _Reader(fn, subject, location, is_method, namespace)
     reader.read_kind()
-    accepts, style, state_type = reader.read_parameters(signature)
-    emits, returns_none, returns_list = reader.read_result(signature.return_annotation)
+    given = reader.read_parameters(signature)
+    result = reader.read_result(signature.return_annotation)
+    if config.catches is not None:
+        given = reader.read_handler(given)
+    reader.read_options(config, given)
+    stream = inspect.isasyncgenfunction(fn)
     spec = StepSpec(
         name=name,
         fn=fn,
-        config=reader.read_config(config, style),
-        accepts=accepts,
-        emits=emits,
-        returns_none=returns_none,
-        returns_list=returns_list,
-        style=style,
+        config=usable(config),
+        parameters=tuple(given.parameters),
+        accepts=given.accepts,
+        joins=tuple(given.events) if len(given.events) > 1 else (),
+        collect=given.collect,
+        needs=tuple(given.needs),
+        emits=tuple(dict.fromkeys(event for event, _ in result.events)),
+        lists=tuple(dict.fromkeys(event for event, listed in result.events if listed)),
+        bare=tuple(dict.fromkeys(event for event, listed in result.events if not listed)),
+        returns_none=result.none,
+        style=given.style,
         is_method=is_method,
-        is_async=inspect.iscoroutinefunction(fn),
-        state_type=state_type,
+        is_async=stream or inspect.iscoroutinefunction(fn),
+        is_stream=stream,
+        state_type=given.state_type,
         location=location,
     )
     return spec, reader.problems
 
 
 def looks_like_step(spec: StepSpec | None, problems: list[Problem]) -> bool:
-    """Whether an undecorated function reads like a step: it takes an event and returns what a step may return."""
+    """Whether an undecorated function reads like a step: it takes an event and returns what a step may return.
+
+    One that takes several events, or a list of them, is as likely a helper.
+    """
     return (
         spec is not None
         and spec.is_async
         and bool(spec.accepts)
+        and not spec.joins
+        and spec.collect is None
         and all(problem.code == "AF125" for problem in problems)
     )
-
-
-def names_of(checks: Iterable[str]) -> tuple[str, ...]:
-    """The names that ``skip_graph_checks`` was given; a lone string is one name."""
-    return (checks,) if isinstance(checks, str) else tuple(checks)
-
-
-def check_names(names: Iterable[object]) -> Iterator[tuple[str, str]]:
-    """Message and hint for each name that is not one of a `GraphCheck`."""
-    for name in dict.fromkeys(sorted(names, key=str)):
-        if name not in GRAPH_CHECKS:
-            near = difflib.get_close_matches(str(name), GRAPH_CHECKS, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"There are {_quoted(GRAPH_CHECKS)}"
-            yield f"skip_graph_checks names {name!r}, which is no check", hint
-
-
-def _quoted(names: tuple[str, ...]) -> str:
-    return f"{', '.join(map(repr, names[:-1]))} and {names[-1]!r}"
 
 
 def locate(fn: Callable[..., Any]) -> str:
@@ -257,11 +283,58 @@ def relative(path: Path) -> str:
 
 _NOT_FUNCTION = "it is not a function that returns its events"
 _FUNCTION_HINT = "Write it as `async def`, or as a `def` that runs in a thread, without `yield`"
-_OVERFLOWS = ("suspend", "fail", "drop_oldest", "drop_newest")
+_KEY_HINT = "Name a field that each of its events has, or give a function of an event"
 
 
-class _Unreadable(Exception):
-    """An annotation could not be evaluated; the problem says why."""
+@attrs.define
+class _Given:
+    """What a call of a step is given, while its parameters are being read."""
+
+    parameters: list[Parameter] = attrs.Factory(list[Parameter])
+    events: list[EventParameter] = attrs.Factory(list[EventParameter])
+    lists: list[str] = attrs.Factory(list[str])
+    contexts: list[str] = attrs.Factory(list[str])
+    needs: list[Need] = attrs.Factory(list[Need])
+    others: list[tuple[str, object]] = attrs.Factory(list[tuple[str, object]])
+    collect: Collect | None = None
+    state_type: Any = None
+
+    @property
+    def accepts(self) -> tuple[type[Event], ...]:
+        return tuple(dict.fromkeys(event for parameter in self.events for event in parameter.accepts))
+
+    @property
+    def style(self) -> Style:
+        kinds = [parameter.kind for parameter in self.parameters]
+        if self.collect is None and not any(parameter.keyword for parameter in self.parameters):
+            if kinds == ["event", "context"]:
+                return "event_context"
+            if kinds == ["context", "event"]:
+                return "context_event"
+            if kinds == ["event"]:
+                return "event"
+        return "general"
+
+    def unfit(self) -> Iterator[str]:
+        """What a process cannot be given."""
+        if self.contexts:
+            yield "takes a context"
+        if self.needs:
+            yield "takes a resource"
+        if self.collect is not None:
+            yield "takes a list of events"
+        elif len(self.events) > 1:
+            yield "takes several events"
+        elif any(parameter.keyword and parameter.kind == "event" for parameter in self.parameters):
+            yield "takes its event by keyword"
+
+
+@attrs.define
+class _Result:
+    """What a step returns: classes of events, each with whether it stands in a list, and None."""
+
+    events: list[tuple[type[Event], bool]] = attrs.Factory(list[tuple[type[Event], bool]])
+    none: bool = False
 
 
 class _Reader:
@@ -278,7 +351,7 @@ class _Reader:
         inner: Any = inspect.unwrap(fn)
         self._globals: dict[str, Any] = inner.__globals__
         generics: tuple[Any, ...] = getattr(inner, "__type_params__", ())
-        self._locals = {**namespace, **_closure(inner), **{generic.__name__: generic for generic in generics}}
+        self._locals = {**namespace, **closure(inner), **{generic.__name__: generic for generic in generics}}
 
     def report(self, code: str, message: str, hint: str) -> None:
         self.problems.append(
@@ -287,282 +360,272 @@ class _Reader:
 
     def read_kind(self) -> None:
         if inspect.isasyncgenfunction(self.fn):
-            self.report("AF120", "it is an async generator, which cannot be a step yet", "Return a list of the events")
-        elif inspect.isgeneratorfunction(self.fn) or not inspect.isroutine(inspect.unwrap(self.fn)):
+            return
+        if inspect.isgeneratorfunction(self.fn) or not inspect.isroutine(inspect.unwrap(self.fn)):
             self.report("AF120", _NOT_FUNCTION, _FUNCTION_HINT)
 
     # -- parameters
 
-    def read_parameters(self, signature: inspect.Signature) -> tuple[tuple[type[Event], ...], Style, Any]:
+    def read_parameters(self, signature: inspect.Signature) -> _Given:
         parameters = [p for p in signature.parameters.values() if p.kind not in _VARIADIC]
-        if self.is_method:
-            parameters = parameters[1:]
-        events: list[inspect.Parameter] = []
-        contexts: list[inspect.Parameter] = []
-        others: list[tuple[inspect.Parameter, object]] = []
-        accepts: dict[type[Event], None] = {}
-        state_type: Any = None
+        given = _Given()
         before = len(self.problems)
-        for parameter in parameters:
-            if parameter.annotation is parameter.empty:
-                if parameter.name in _CONTEXT_NAMES:
-                    contexts.append(parameter)
-                elif parameter.default is parameter.empty:
-                    self.report(
-                        "AF122",
-                        f"its parameter {parameter.name!r} has no annotation",
-                        f"Annotate it with the event that it takes, such as `{parameter.name}: StartEvent`",
-                    )
+        left = False  # whether a positional parameter before this one keeps its default
+        for parameter in parameters[1:] if self.is_method else parameters:
+            kind = self._read_parameter(parameter, given)
+            if kind is None:
+                left = left or parameter.kind is not parameter.KEYWORD_ONLY
                 continue
-            try:
-                annotation = self._evaluate(parameter.annotation, f"its parameter {parameter.name!r}")
-            except _Unreadable:
-                continue
-            members = [member for member in _members(annotation) if member is not types.NoneType]
-            found = [event for event in map(_event_class, members) if event is not None]
-            if any(_bare(member) is Context for member in members):
-                contexts.append(parameter)
-                state_type = _state_type(members)
-            elif found:
-                events.append(parameter)
-                accepts.update(dict.fromkeys(found))
-                for member in members:
-                    if _event_class(member) is None:
-                        self._report_no_event(parameter.name, member)
-            elif parameter.default is parameter.empty:
-                others.append((parameter, annotation))
-        for parameter, annotation in others:
-            if events:
+            if left and parameter.kind is parameter.POSITIONAL_ONLY:
+                self.report(
+                    "AF129",
+                    f"its parameter {parameter.name!r} cannot be given: it is positional-only, behind one that is not",
+                    "Put it first, or take the `/` out",
+                )
+            keyword = left or parameter.kind is parameter.KEYWORD_ONLY
+            given.parameters.append(Parameter(name=parameter.name, kind=kind, keyword=keyword))
+        for name, annotation in given.others:
+            if given.events:
                 self.report(
                     "AF124",
-                    f"its parameter {parameter.name!r} is neither the event nor the context, and has no default",
-                    "Give it a default, or take it out: a step is called with its event and its context",
+                    f"its parameter {name!r} is neither an event nor the context nor a resource, and has no default",
+                    "Give it a default, take it out, or declare a resource: Annotated[..., Resource(...)]",
                 )
             else:
-                self._report_no_event(parameter.name, annotation)
-        if not events and len(self.problems) == before:
+                self._report_no_event(name, annotation)
+        if not given.events and len(self.problems) == before:
             place = "after self" if self.is_method else "first"
             self.report("AF121", "it has no parameter for an event", f"Add one {place}, such as `ev: StartEvent`")
-        style = self._read_order(parameters, events, contexts)
-        return tuple(accepts), style, state_type
+        self._check_together(given)
+        return given
+
+    def _read_parameter(
+        self, parameter: inspect.Parameter, given: _Given
+    ) -> Literal["event", "context", "resource"] | None:
+        """Adds a parameter to what is given; says what it is, None where a call leaves it alone."""
+        name = parameter.name
+        if parameter.annotation is parameter.empty:
+            if name in _CONTEXT_NAMES:
+                given.contexts.append(name)
+                return "context"
+            if parameter.default is parameter.empty:
+                hint = f"Annotate it with the event that it takes, such as `{name}: StartEvent`"
+                self.report("AF122", f"its parameter {name!r} has no annotation", hint)
+            return None
+        annotation = self._evaluate(parameter.annotation, f"its parameter {name!r}")
+        if annotation is _UNREAD:
+            return None
+        try:
+            recipe = read_recipe(annotation, self._locals)
+        except ResourceError as error:
+            what, _, remedy = str(error.args[0]).rpartition("; ")
+            self.report(error.code, what, f"{remedy[:1].upper()}{remedy[1:]}")
+            return "resource"
+        if recipe is not None:
+            given.needs.append(Need(name, recipe))
+            return "resource"
+        parts = [member for member in members(annotation) if member is not types.NoneType]
+        if any(bare(part) is Context for part in parts):
+            given.contexts.append(name)
+            given.state_type = _state_type(parts)
+            return "context"
+        if self._read_events(name, annotation, parts, given):
+            return "event"
+        if parameter.default is parameter.empty:
+            given.others.append((name, annotation))
+        return None
+
+    def _read_events(self, name: str, annotation: object, parts: list[object], given: _Given) -> bool:
+        """Adds a parameter to the events, if it takes any."""
+        elements = [e for part in parts if bare(part) is list for a in get_args(part) for e in members(a)]
+        listed = any(event_class(element) is not None for element in elements)
+        found: list[type[Event]] = []
+        for part in elements if listed else parts:
+            event = event_class(part)
+            if event is not None:
+                found.append(event)
+        collect = self._read_collect(name, annotation, found, listed=listed)
+        if not found:
+            return False
+        for part in [*(elements if listed else []), *parts]:
+            if event_class(part) is None and not (listed and bare(part) is list):
+                self._report_no_event(name, part)
+        singles = [part for part in parts if bare(part) is not list]
+        if listed and singles:
+            self.report(
+                "AF153",
+                f"its parameter {name!r} takes a list of events, or {_listed([spell(part) for part in singles], 'or')}",
+                "Write a step for each: one for the list, one for single events",
+            )
+        if listed:
+            given.lists.append(name)
+            given.collect = collect
+        given.events.append(EventParameter(name=name, accepts=tuple(dict.fromkeys(found))))
+        return True
+
+    def _read_collect(self, name: str, annotation: object, found: list[type[Event]], *, listed: bool) -> Collect:
+        """How a list is gathered: what its annotation says, else all of it."""
+        collect = Collect()
+        inner = found[0].__name__ if found else "Draft"
+        for extra in extras(annotation):
+            loose = _loose(extra)
+            if loose is not None:
+                written, meant = loose
+                hint = f"Write `{name}: Annotated[list[{inner}], Collect({meant})]`"
+                self.report("AF154", f"its parameter {name!r} is marked with {written}, which is no Collect(...)", hint)
+            elif isinstance(extra, Collect):
+                collect = extra
+                if not listed:
+                    hint = f"Write `{name}: Annotated[list[{inner}], Collect(...)]`"
+                    self.report("AF154", f"its parameter {name!r} has a Collect(...) and is no list of events", hint)
+                elif extra.key is not None:
+                    self._check_key(extra.key, found)
+        return collect
+
+    def _check_together(self, given: _Given) -> None:
+        if len(given.contexts) > 1:
+            names = " and ".join(map(repr, given.contexts))
+            self.report("AF128", f"it has {len(given.contexts)} context parameters, {names}", "Keep one")
+        if given.lists and len(given.events) > 1:
+            lists = _listed(list(map(repr, given.lists)))
+            others = [repr(event.name) for event in given.events if event.name not in given.lists]
+            message = (
+                f"it takes lists of events as {lists}"
+                if len(given.lists) > 1
+                else f"it takes a list of events as {lists}"
+            )
+            if others:
+                message += f", and events as {_listed(others)}"
+            hint = "Let it take one list alone: list[A | B] gathers events of several classes"
+            self.report("AF153", message, hint)
 
     def _report_no_event(self, parameter: str, annotation: object) -> None:
         self.report(
             "AF123",
-            f"its parameter {parameter!r} is annotated with {_spell(annotation)}, which is not an event",
-            "Annotate it with a subclass of Event, or with a union of such",
+            f"its parameter {parameter!r} is annotated with {spell(annotation)}, which is not an event",
+            "Annotate it with a subclass of Event, with a union of such, or with a list of them",
         )
 
-    def _read_order(
-        self,
-        parameters: list[inspect.Parameter],
-        events: list[inspect.Parameter],
-        contexts: list[inspect.Parameter],
-    ) -> Style:
-        for what, found in (("event", events), ("context", contexts)):
-            if len(found) > 1:
-                names = " and ".join(repr(parameter.name) for parameter in found)
-                hint = "Keep one; to accept several kinds of event write a union" if what == "event" else "Keep one"
-                self.report("AF128", f"it has {len(found)} {what} parameters, {names}", hint)
-        given = [*events[:1], *contexts[:1]]
-        for parameter in given:
-            if parameter.kind not in _POSITIONAL:
-                self.report("AF129", f"its parameter {parameter.name!r} is keyword-only", _ORDER_HINT)
-            elif len(events) < 2 and len(contexts) < 2 and parameters.index(parameter) >= len(given):
-                self.report("AF129", f"its parameter {parameter.name!r} stands behind others", _ORDER_HINT)
-        if not contexts:
-            return "event"
-        if not events or parameters.index(events[0]) < parameters.index(contexts[0]):
-            return "event_context"
-        return "context_event"
+    def _check_key(self, key: object, events: list[type[Event]]) -> None:
+        if not callable(key) and not (isinstance(key, str) and key):
+            self.report("AF157", f"key is {key!r}", _KEY_HINT)
+        elif isinstance(key, str):
+            for event in events:
+                if not is_dynamic(event) and key not in field_names(event) and not hasattr(event, key):
+                    self.report("AF157", f"key is {key!r}, which {event.__name__} does not have", _KEY_HINT)
+
+    def read_handler(self, given: _Given) -> _Given:
+        """What is special about a handler's parameters: its one event is a failure."""
+        if given.events and (given.collect is not None or [event.accepts for event in given.events] != [_FAILURE]):
+            self.report(
+                "AF160",
+                f"it is marked with @catch_error and takes {_listed([spell(event) for event in given.accepts])}",
+                "Let it take one event, `ev: StepFailedEvent`; the event that failed is `ev.input_event`",
+            )
+        # The rules of the graph look at it as if it were right.
+        events = [EventParameter(name="ev", accepts=_FAILURE)] if given.events else []
+        return attrs.evolve(given, events=events, collect=None)
 
     # -- result
 
-    def read_result(self, annotation: object) -> tuple[tuple[type[Event], ...], bool, bool]:
-        emits: dict[type[Event], None] = {}
-        returns_none = returns_list = False
+    def read_result(self, annotation: object) -> _Result:
+        result = _Result()
+        stream = inspect.isasyncgenfunction(self.fn)
         if annotation is inspect.Signature.empty:
-            self.report("AF125", "it has no return annotation", "Annotate what it returns, such as `-> StopEvent`")
-            return (), False, False
-        try:
-            members = list(_members(self._evaluate(annotation, "its return annotation")))
-        except _Unreadable:
-            return (), False, False
-        for member in members:
-            bare = _bare(member)
-            if member is types.NoneType:
-                returns_none = True
-            elif bare is list or bare in _STREAMS:
-                returns_list = returns_list or bare is list
-                elements = [element for argument in get_args(member)[:1] for element in _members(argument)]
-                if bare is not list and not inspect.isasyncgenfunction(self.fn):
-                    self._report_no_result(member)
+            example = "AsyncIterator[Draft]" if stream else "StopEvent"
+            self.report("AF125", "it has no return annotation", f"Annotate what it returns, such as `-> {example}`")
+            return result
+        evaluated = self._evaluate(annotation, "its return annotation")
+        for member in () if evaluated is _UNREAD else members(evaluated):
+            kind = bare(member)
+            elements = [element for argument in get_args(member)[:1] for element in members(argument)]
+            if kind in _STREAMS or kind is list:
+                if stream is not (kind in _STREAMS):
+                    self._report_no_stream(member, elements)
                 elif not elements:
-                    self._report_no_result(member, f"Name the events in it, such as {_spell(member)}[StopEvent]")
-                self._add_events(emits, elements)
+                    self._report_no_result(member, f"Name the events in it, such as {spell(member)}[StopEvent]")
+                self._add_events(result, elements, listed=kind is list and not stream)
+            elif stream:
+                self._report_no_stream(member, [member])
+            elif member is types.NoneType:
+                result.none = True
             elif member not in _NOTHING:
-                self._add_events(emits, [member])
-        return tuple(emits), returns_none, returns_list
+                self._add_events(result, [member])
+        return result
 
-    def _add_events(self, emits: dict[type[Event], None], members: list[object]) -> None:
-        for member in members:
-            event = _event_class(member)
+    def _add_events(self, result: _Result, parts: list[object], *, listed: bool = False) -> None:
+        for part in parts:
+            event = event_class(part)
             if event is None:
-                self._report_no_result(member)
+                self._report_no_result(part)
             else:
-                emits[event] = None
+                result.events.append((event, listed))
+
+    def _report_no_stream(self, annotation: object, elements: list[object]) -> None:
+        events = [spell(element) for element in elements if event_class(element) is not None]
+        if inspect.isasyncgenfunction(self.fn):
+            message = f"it is an async generator, and its return annotation names {spell(annotation)}"
+            hint = (
+                f"Annotate it with an async iterator of what it yields: AsyncIterator[{' | '.join(events) or 'Draft'}]"
+            )
+        else:
+            message = f"its return annotation names {spell(annotation)}, and it is no async generator"
+            hint = "Write it as an `async def` that yields its events, or return a list of them"
+        self.report("AF158", message, hint)
 
     def _report_no_result(
         self, annotation: object, hint: str = "Return an event, a list[...] of events, or None"
     ) -> None:
-        self.report("AF126", f"its return annotation names {_spell(annotation)}, which is not an event", hint)
+        if inspect.isasyncgenfunction(self.fn):
+            hint = "Yield events, one at a time"
+        self.report("AF126", f"its return annotation names {spell(annotation)}, which is not an event", hint)
 
     # -- options
 
-    def read_config(self, config: StepConfig, style: Style) -> StepConfig:
-        for code, name, count in (("AF133", "num_workers", config.num_workers), ("AF134", "inbox", config.inbox)):
-            if not is_count(count):
-                self.report(code, f"{name} is {count!r}", "Give a whole number of at least 1")
-        if not _is_limit(config.timeout):
-            self.report("AF135", f"timeout is {config.timeout!r}", "Give seconds greater than 0, or None for no limit")
-        if not _is_limit(config.idle_timeout):
-            what = f"idle_timeout is {config.idle_timeout!r}"
-            self.report("AF142", what, "Give seconds greater than 0, or None for no limit")
-        self._read_flow(config)
-        self._read_executor(config, style)
-        objection = check_policy(config.retry_policy)
-        if objection is not None:
-            what, _, remedy = objection.partition("; ")
-            remedy = remedy or "give a RetryPolicy"
-            self.report("AF136", f"retry_policy cannot be used: {what}", f"{remedy[:1].upper()}{remedy[1:]}")
-        waits: list[type[Event]] = []
-        for waited in cast("tuple[object, ...]", config.waits_for):
-            event = _event_class(waited)
-            if event is None or issubclass(event, StopEvent):
-                self.report(
-                    "AF137",
-                    f"waits_for names {_spell(waited)}, which nobody can send it",
-                    "Name subclasses of Event other than StopEvent",
-                )
-            else:
-                waits.append(event)
-        for message, hint in check_names(config.skip_graph_checks):
-            self.report("AF138", message, hint)
-        return attrs.evolve(config, waits_for=tuple(waits))
-
-    def _read_flow(self, config: StepConfig) -> None:
-        if not isinstance(config.overflow, Conflate) and config.overflow not in _OVERFLOWS:
-            names = ", ".join(map(repr, _OVERFLOWS))
-            self.report("AF143", f"overflow is {config.overflow!r}", f"Give {names} or conflate(key)")
-        if config.inbox_limit is not None and not (
-            is_count(config.inbox_limit) and is_count(config.inbox) and config.inbox_limit >= config.inbox
-        ):
-            hint = "Give a whole number of at least the inbox's capacity, or None for 64 times that"
-            self.report("AF144", f"inbox_limit is {config.inbox_limit!r}", hint)
-        if config.limit is not None and not _is_name(config.limit):
-            self.report("AF145", f"limit is {config.limit!r}", "Give the name of a limit that the Runtime has, or None")
-
-    def _read_executor(self, config: StepConfig, style: Style) -> None:
-        if config.executor not in {"thread", "process"}:
-            self.report("AF141", f"executor is {config.executor!r}", "Give 'thread' or 'process'")
-        elif config.executor == "process":
-            for wrong, what, hint in (
-                (inspect.iscoroutinefunction(self.fn), "is an async function", "Write it as a plain `def`"),
-                (self.is_method, "is a method", "Make it a function of its module, with @step(workflow=…)"),
-                (
-                    "<locals>" in self.fn.__qualname__,
-                    "is defined in another function",
-                    "Put it at the top of its module",
-                ),
-                (style != "event", "takes a context", "Let it take its event only, and return what it has to say"),
-            ):
-                if wrong:
-                    self.report("AF141", f"executor is 'process', and it {what}", hint)
+    def read_options(self, config: StepConfig, given: _Given) -> None:
+        options = find_option_problems(config, self.fn, is_method=self.is_method, unfit=given.unfit())
+        for code, message, hint in options:
+            self.report(code, message, hint)
+        if config.key is None:
+            return
+        if len(given.events) > 1 and given.collect is None:
+            self._check_key(config.key, list(given.accepts))
+        else:
+            listed = "For a list write `Annotated[list[...], Collect(key=...)]`"
+            self.report(
+                "AF156",
+                f"key is {config.key!r}, and it has no events to correlate: its event parameters are not several",
+                f"{listed}, else take the key out" if given.collect is None else listed,
+            )
 
     # -- annotations
 
     def _evaluate(self, annotation: object, where: str) -> object:
-        holder = types.SimpleNamespace(__annotations__={"it": annotation})
         try:
-            hints = typing.get_type_hints(holder, self._globals, self._locals, include_extras=True)
-        except NameError as error:
-            name = error.name or str(error)
-            self.report(
-                "AF127",
-                f"{where} names {name!r}, which is not known here",
-                "Import or define it at the top of the module, not only under TYPE_CHECKING",
-            )
-        except (AttributeError, SyntaxError, TypeError) as error:
-            self.report("AF127", f"{where} cannot be read ({error})", "Write a type")
-        else:
-            return cast("object", hints["it"])
-        raise _Unreadable
+            return evaluate(annotation, self._globals, self._locals)
+        except Unreadable as error:
+            self.report("AF127", f"{where} {error.message}", error.hint)
+            return _UNREAD
 
 
-_ORDER_HINT = "Put the event and the context first, in either order, as positional parameters"
+_UNREAD = object()  # an annotation that could not be evaluated; the problem says why
+_FAILURE = (StepFailedEvent,)
 
 
-def _closure(fn: types.FunctionType) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
-        try:
-            names[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-    return names
+def _loose(extra: object) -> tuple[str, str] | None:
+    """What was written in place of a Collect(...), and what was to stand in one; None for anything else."""
+    if isinstance(extra, type):
+        return (spell(extra), "...") if extra in {All, Take, Collect} else None
+    return (repr(extra), repr(extra)) if isinstance(extra, All | Take) else None
 
 
-def _members(annotation: object) -> Iterator[object]:
-    """The types that a value may have: unions, ``Annotated``, aliases and bounded type variables taken apart."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif origin is Union or origin is types.UnionType:
-        for argument in get_args(annotation):
-            yield from _members(argument)
-    elif isinstance(annotation, TypeVar) and (annotation.__constraints__ or annotation.__bound__ is not None):
-        for bound in annotation.__constraints__ or (annotation.__bound__,):
-            yield from _members(bound)
-    elif isinstance(annotation, typing_extensions.TypeAliasType):
-        yield from _members(annotation.__value__)
-    else:
-        yield annotation
-
-
-def _bare(annotation: object) -> object:
-    """``C`` of ``C[X]``, and of ``C``."""
-    return get_origin(annotation) or annotation
-
-
-def _event_class(annotation: object) -> type[Event] | None:
-    bare = _bare(annotation)
-    return bare if isinstance(bare, type) and issubclass(bare, Event) else None
-
-
-def _state_type(members: list[object]) -> Any:
-    for member in members:
-        arguments = get_args(member) if _bare(member) is Context else ()
+def _state_type(parts: list[object]) -> Any:
+    for part in parts:
+        arguments = get_args(part) if bare(part) is Context else ()
         if arguments and arguments[0] is not Any and not isinstance(arguments[0], TypeVar):
             return arguments[0]
     return None
 
 
-def _spell(annotation: object) -> str:
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return "None" if annotation is types.NoneType else annotation.__name__
-    return re.sub(r"(?:[\w<>]+\.)+(?=\w)", "", str(annotation))
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def is_count(value: object) -> bool:
-    """Whether an option that counts something is a whole number of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_limit(value: object) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _listed(names: list[str], word: str = "and") -> str:
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

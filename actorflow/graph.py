@@ -24,6 +24,8 @@ from actorflow._signature import (
     read_step,
     relative,
 )
+from actorflow._ways import collectors_of, handlers_of
+from actorflow.collect import Collect, Take
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowValidationError
 from actorflow.events import InputRequiredEvent, StartEvent, StopEvent
 from actorflow.state import DictState
@@ -36,7 +38,10 @@ __all__ = ["OUTSIDE", "START", "STOP", "Edge", "Graph", "compile_workflow"]
 _Kind = Literal["method", "static", "class", "free"]
 
 _OPTION_CODES = frozenset(
-    {"AF133", "AF134", "AF135", "AF136", "AF137", "AF138", "AF141", "AF142", "AF143", "AF144", "AF145"}
+    {
+        *("AF133", "AF134", "AF135", "AF136", "AF137", "AF138", "AF141", "AF142", "AF143", "AF144", "AF145"),
+        *("AF156", "AF157", "AF162"),
+    }
 )
 
 
@@ -53,6 +58,10 @@ class Graph:
             check of its reachability. A step that accepts any `Event` does not count.
         fingerprint: Hash over the steps, what they accept and emit, and the names of these events: equal in every
             process, different after a change that matters to a run that is kept.
+        collectors: For each step, the indices of those that gather the group which it opens when it returns a list.
+            Empty where it returns no list, or nobody gathers it: then no group is opened.
+        handlers: For each step, the index of the ``@catch_error`` handler that gets its failures; None where none does,
+            and for handlers.
         state_type: The type of the runs' shared state.
 
     Example:
@@ -72,6 +81,8 @@ class Graph:
     stop_events: tuple[type[StopEvent[Any]], ...]
     accepts_external: bool
     fingerprint: str
+    collectors: tuple[tuple[int, ...], ...]
+    handlers: tuple[int | None, ...]
     state_type: type = DictState
 
     def receivers(self, event_type: type) -> tuple[int, ...]:
@@ -147,6 +158,8 @@ def compile_workflow(cls: type) -> Graph:
         stop_events=survey.stop_events(),
         accepts_external=any(step.config.waits_for or survey.from_outside(step) for step in steps),
         fingerprint=_fingerprint(steps),
+        collectors=collectors_of(steps),
+        handlers=handlers_of(steps),
         state_type=state_type_of(steps),
     )
 
@@ -319,10 +332,28 @@ def _fingerprint(steps: tuple[StepSpec, ...]) -> str:
             names(step.accepts),
             names(step.emits),
             step.returns_none,
-            step.returns_list,
+            names(step.lists),
+            step.is_stream,
+            [names(parameter.accepts) for parameter in step.joins],
+            _collect_shape(step.collect),
+            _key_name(step.config.key),
+            None if step.catches is None else [step.catches.for_steps, step.catches.max_recoveries],
             step.config.accept_event_subclasses,
             names(step.config.waits_for),
         ]
         for step in steps
     ]
     return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
+
+
+def _collect_shape(collect: Collect | None) -> list[object] | None:
+    if collect is None:
+        return None
+    release = collect.release
+    taken = [release.n, release.exact, release.losers] if isinstance(release, Take) else []
+    return [type(release).__name__, *taken, _key_name(collect.key)]
+
+
+def _key_name(key: object) -> str | None:
+    """A key by name: what a function does is its own affair, as with the bodies of steps."""
+    return key if key is None or isinstance(key, str) else str(getattr(key, "__qualname__", type(key).__qualname__))

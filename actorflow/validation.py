@@ -13,8 +13,9 @@ from typing import Any, TypeGuard
 import attrs
 
 from actorflow._signature import GraphCheck, StepSpec
+from actorflow._ways import collectors_of, handlers_of
 from actorflow.errors import Problem
-from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from actorflow.states import STATE_RULES, find_state_problems
 
 __all__ = ["RULES", "Survey", "find_problems"]
@@ -31,16 +32,16 @@ RULES: dict[str, str] = {
     "AF109": "No step accepts a StopEvent: it ends the run.",
     "AF110": "A method that takes an event and returns events is a step, or its name begins with an underscore.",
     "AF111": "Free functions that are steps have names of their own.",
-    "AF120": "A step is a function, async or plain, and not a generator.",
+    "AF120": "A step is a function, async or plain, or an async generator, and not a plain generator.",
     "AF121": "A step has a parameter for its event.",
     "AF122": "Every parameter of a step has an annotation, except for one named ctx or context.",
-    "AF123": "The event parameter of a step is annotated with subclasses of Event.",
-    "AF124": "Parameters of a step beside its event and its context have defaults.",
+    "AF123": "An event parameter of a step is annotated with subclasses of Event, or with a list of them.",
+    "AF124": "Parameters of a step beside its events, its context and its resources have defaults.",
     "AF125": "A step has a return annotation.",
     "AF126": "A step returns events, a list of events, or None.",
     "AF127": "The annotations of a step can be read where it is defined.",
-    "AF128": "A step has one event parameter and at most one context parameter.",
-    "AF129": "The event and the context are the first parameters of a step, and positional.",
+    "AF128": "A step has at most one context parameter.",
+    "AF129": "What a step is given does not stand, positional-only, behind a parameter that keeps its default.",
     "AF131": "The timeout of a workflow is greater than 0, or None.",
     "AF132": "on_unhandled is 'error' or 'dead_letter'.",
     "AF133": "num_workers is a whole number of at least 1.",
@@ -57,6 +58,19 @@ RULES: dict[str, str] = {
     "AF146": "num_concurrent_runs is a whole number of at least 1, or None.",
     "AF147": "on_stall is 'fail' or 'idle'.",
     **STATE_RULES,
+    "AF153": "A step that takes a list of events takes no other event parameter.",
+    "AF154": "Collect(...) marks a list of events.",
+    "AF155": "A list of events that a step takes comes of a list that a step returns.",
+    "AF156": "key is for steps with several event parameters.",
+    "AF157": "A key is a field of every event that it correlates, or a function of an event.",
+    "AF158": "An async generator, and no other step, is annotated with an async iterator of events.",
+    "AF160": "A handler of @catch_error takes one event, a StepFailedEvent.",
+    "AF161": "At most one handler of @catch_error names no steps.",
+    "AF162": "max_recoveries is a whole number of at least 1.",
+    "AF163": "for_steps is a list of names of steps, none of them a handler's, or None.",
+    "AF164": "Handlers of @catch_error name different steps.",
+    "AF165": "A StepFailedEvent goes to handlers of @catch_error only.",
+    "AF166": "supervision is a Supervise, or None.",
 }
 """What each problem's id asks for."""
 
@@ -103,6 +117,8 @@ class Survey:
 
     def answers(self, step: StepSpec) -> tuple[type[Event], ...]:
         """The classes of a step's events that come from outside by what they are; any Event is no such class."""
+        if step.catches is not None:
+            return ()
         entries = (HumanResponseEvent, *(waited for other in self.steps for waited in other.config.waits_for))
         return tuple(accepted for accepted in step.accepts if issubclass(accepted, entries))
 
@@ -112,7 +128,7 @@ class Survey:
         if "reachability" not in step.config.skip_graph_checks:
             return answers
         missed = [accepted for accepted in step.accepts if not _is_produced(self, step, accepted)]
-        if not missed and self.steps.index(step) not in _spread(_entries(self), self.leads_to):
+        if not missed and self.steps.index(step) not in _spread(_entries(self), self.comes_to):
             missed = list(step.accepts)
         return tuple(accepted for accepted in step.accepts if accepted in answers or accepted in missed)
 
@@ -128,6 +144,11 @@ class Survey:
             for k, step in enumerate(self.steps)
             if step.may_receive(event) or step.may_await(event)
         }
+
+    def comes_to(self, index: int) -> set[int]:
+        """Indices of the steps that a run comes to from a step: those it leads to, and the handler of its failure."""
+        handler = handlers_of(self.steps)[index]
+        return self.leads_to(index) | ({handler} if handler is not None else set())
 
 
 def _is_stop(event: type[Event]) -> TypeGuard[type[StopEvent[Any]]]:
@@ -156,6 +177,8 @@ def _rules(survey: Survey) -> Iterator[Rule]:
         yield _no_start
     yield _several_starts
     yield _states
+    yield _handlers
+    yield _takes_failures
     if survey.outputs_known:
         yield _no_stop
     yield _accepts_stop
@@ -164,6 +187,7 @@ def _rules(survey: Survey) -> Iterator[Rule]:
     if survey.inputs_known:
         yield _never_consumed
     if survey.inputs_known and survey.outputs_known:
+        yield _never_listed
         yield _unreachable
         yield _dead_end
 
@@ -224,6 +248,55 @@ def _states(survey: Survey) -> Iterator[Found]:
     return find_state_problems(survey.name, survey.steps)
 
 
+# -- rules about failures
+
+
+def _takes_failures(survey: Survey) -> Iterator[Found]:
+    for k, step in enumerate(survey.steps):
+        for accepted in step.accepts if step.catches is None else ():
+            if issubclass(accepted, StepFailedEvent):
+                yield _about(
+                    survey,
+                    k,
+                    "AF165",
+                    f"it accepts {accepted.__name__}, which only handlers of failures get",
+                    "Mark it with @catch_error in place of @step",
+                )
+
+
+def _handlers(survey: Survey) -> Iterator[Found]:
+    names = {step.name: step for step in survey.steps}
+    plain = [step.name for step in survey.steps if step.catches is None]
+    claimed: dict[str, str] = {}
+    rest: str | None = None
+    for k, step in enumerate(survey.steps):
+        if step.catches is None:
+            continue
+        if step.catches.for_steps is None:
+            if rest is not None:
+                message = f"it names no steps, and neither does {rest}: both would get every failure"
+                yield _about(
+                    survey, k, "AF161", message, "Keep one of them, or say which steps each is for: for_steps=[...]"
+                )
+            rest = rest or step.name
+        for name in dict.fromkeys(step.catches.for_steps or ()):
+            if name not in names:
+                near = difflib.get_close_matches(name, plain, n=1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"There {_are(plain)}"
+                yield _about(survey, k, "AF163", f"for_steps names {name!r}, which is no step", hint)
+            elif names[name].catches is not None:
+                what = "itself" if name == step.name else f"{name!r}"
+                message = f"for_steps names {what}, which is a handler: what fails in one fails the run"
+                yield _about(survey, k, "AF163", message, "Name steps only")
+            elif claimed.setdefault(name, step.name) != step.name:
+                message = f"for_steps names {name!r}, and so does that of {claimed[name]}"
+                yield _about(survey, k, "AF164", message, "Let one handler have it")
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{'is' if len(names) == 1 else 'are'} {_listed([repr(name) for name in names])}"
+
+
 # -- rules about what goes from step to step
 
 
@@ -256,7 +329,7 @@ def _never_consumed(survey: Survey) -> Iterator[Found]:
 def _never_produced(survey: Survey) -> Iterator[Found]:
     for k, step in enumerate(survey.steps):
         for accepted in step.accepts:
-            if survey.is_exempt(step, "reachability") or issubclass(accepted, StopEvent):
+            if survey.is_exempt(step, "reachability") or issubclass(accepted, StopEvent | StepFailedEvent):
                 continue
             if not _is_produced(survey, step, accepted):
                 yield _about(
@@ -277,7 +350,7 @@ def _is_consumed(survey: Survey, event: type[Event]) -> bool:
 
 
 def _is_produced(survey: Survey, step: StepSpec, accepted: type[Event]) -> bool:
-    if accepted in survey.answers(step):
+    if accepted in survey.answers(step) or step.catches is not None:
         return True
     exact = not step.config.accept_event_subclasses
     produced = [*survey.start_events(), *(event for other in survey.steps for event in other.emits)]
@@ -291,20 +364,51 @@ def _is_produced(survey: Survey, step: StepSpec, accepted: type[Event]) -> bool:
 # -- rules about ways through the workflow
 
 
+def _never_listed(survey: Survey) -> Iterator[Found]:
+    gathering = {k for collectors in collectors_of(survey.steps) for k in collectors}
+    for k, step in enumerate(survey.steps):
+        if step.collect is None or k in gathering:
+            continue
+        names = _listed([accepted.__name__ for accepted in step.accepts], "or")
+        makers = [
+            (maker.name, event.__name__)
+            for maker in survey.steps
+            for event in maker.bare
+            if event in step.accepts and maker is not step
+        ]
+        openers = [opener.name for opener in survey.steps if opener.lists]
+        if openers:
+            others = (
+                f"{_listed(openers)} {'is' if len(openers) == 1 else 'are'} gathered by other steps or at another depth"
+            )
+            message = f"it takes a list of {names}, but no list that is returned comes to it: what {others}"
+        else:
+            message = f"it takes a list of {names}, and no step returns a list, so that there is no group to gather"
+        hint = (
+            f"Let {survey.name}.{makers[0][0]}, or a step that leads to it, return a list, such as list[{makers[0][1]}]"
+            if makers
+            else f"Let a step that leads to it return a list, such as list[{step.accepts[0].__name__}]"
+        )
+        yield _about(survey, k, "AF155", message, f"{hint}; for events that are sent one by one use ctx.collect_events")
+
+
 def _unreachable(survey: Survey) -> Iterator[Found]:
     if not survey.start_events():
         return
     reached = _reachable(survey)
     for k, step in enumerate(survey.steps):
         if k not in reached and not survey.is_exempt(step, "reachability"):
-            senders = [s.name for j, s in enumerate(survey.steps) if k in survey.leads_to(j)]
-            yield _about(
-                survey,
-                k,
-                "AF107",
-                f"no event can reach it: what it accepts comes only from {_listed(senders)}, which no run reaches",
-                f"Let a step that runs return {_listed([a.__name__ for a in step.accepts], 'or')}",
-            )
+            senders = [s.name for j, s in enumerate(survey.steps) if k in survey.comes_to(j)]
+            if step.catches is not None and not senders:
+                message = "no event can reach it: it covers no step"
+            else:
+                message = (
+                    f"no event can reach it: what it accepts comes only from {_listed(senders)}, which no run reaches"
+                )
+            hint = f"Let a step that runs return {_listed([a.__name__ for a in step.accepts], 'or')}"
+            if step.catches is not None:
+                hint = "Let it cover a step that runs, or take it out"
+            yield _about(survey, k, "AF107", message, hint)
 
 
 def _dead_end(survey: Survey) -> Iterator[Found]:
@@ -330,7 +434,7 @@ def _dead_end(survey: Survey) -> Iterator[Found]:
 def _reachable(survey: Survey) -> set[int]:
     """Steps that a run may come to."""
     trusted = {k for k, step in enumerate(survey.steps) if "reachability" in step.config.skip_graph_checks}
-    return _spread(_entries(survey) | trusted, survey.leads_to)
+    return _spread(_entries(survey) | trusted, survey.comes_to)
 
 
 def _entries(survey: Survey) -> set[int]:
@@ -375,7 +479,8 @@ def _spread(begin: Iterable[int], onwards: Callable[[int], set[int]]) -> set[int
 
 
 def _hint_for_produced(survey: Survey, event: type[Event]) -> str:
-    for step in survey.steps:
+    steps = [step for step in survey.steps if step.catches is None]
+    for step in steps:
         for accepted in step.accepts:
             if accepted.__name__ == event.__name__:
                 return f"{survey.name}.{step.name} accepts another class of that name, {_full_name(accepted)}; use one"
@@ -384,9 +489,9 @@ def _hint_for_produced(survey: Survey, event: type[Event]) -> str:
                     f"{survey.name}.{step.name} accepts {accepted.__name__} but not its subclasses; "
                     "drop accept_event_subclasses=False, or accept it by name"
                 )
-    near = _nearest(event, [accepted for step in survey.steps for accepted in step.accepts])
+    near = _nearest(event, [accepted for step in steps for accepted in step.accepts])
     if near is not None:
-        takers = _listed([f"{survey.name}.{step.name}" for step in survey.steps if near in step.accepts])
+        takers = _listed([f"{survey.name}.{step.name}" for step in steps if near in step.accepts])
         return f"Did you mean {near.__name__}, which {takers} {'accept' if ' and ' in takers else 'accepts'}?"
     return "Write a step that accepts it; for an event that is only shown use ctx.write_event_to_stream"
 

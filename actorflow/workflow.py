@@ -1,26 +1,27 @@
-"""Declaring a workflow: `Workflow` and `@step`."""
+"""Declaring a workflow: `Workflow`, `@step` and `@catch_error`."""
 
 from __future__ import annotations
 
 import builtins
 import re
 import sys
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from types import FrameType
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import attrs
 from typing_extensions import TypeVar as TypeVarDefault
 
-from actorflow._signature import GraphCheck, StepConfig, is_count, names_of
+from actorflow._options import CatchError, GraphCheck, StepConfig, classes_of, is_count, names_of
 from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
 from actorflow.flow import Overflow
 from actorflow.handle import Run
+from actorflow.supervision import Supervise
 
-__all__ = ["Workflow", "WorkflowOptions", "step"]
+__all__ = ["Workflow", "WorkflowOptions", "catch_error", "step"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 StartT = TypeVarDefault("StartT", bound=StartEvent, default=StartEvent)
@@ -46,6 +47,8 @@ def step(
     idle_timeout: float | None = None,
     executor: Literal["thread", "process"] = "thread",
     limit: str | None = None,
+    key: str | Callable[[Any], Hashable] | None = None,  # Any: the step's own events
+    waits_for: Collection[type[Event]] = (),
     skip_graph_checks: Collection[GraphCheck] = (),
 ) -> Callable[[F], F]: ...
 def step(
@@ -64,6 +67,8 @@ def step(
     idle_timeout: float | None = None,
     executor: Literal["thread", "process"] = "thread",
     limit: str | None = None,
+    key: str | Callable[[Any], Hashable] | None = None,  # Any: the step's own events
+    waits_for: Collection[type[Event]] = (),
     skip_graph_checks: Collection[GraphCheck] = (),
 ) -> F | Callable[[F], F]:
     """Marks a method, or with `workflow` a free function, as a step of a workflow.
@@ -92,6 +97,9 @@ def step(
         executor: Where a plain ``def`` step runs: in a ``"thread"``, or in a ``"process"``, which is killed when the
             step's time is over. A process step is a function of its module and takes its event only.
         limit: Name of a limit of the `Runtime`: how many executions may go on at once in all of its runs.
+        key: For a step with several event parameters: the name of a field, or a function of an event. The step fires
+            once per one event of each parameter that have an equal key; without it the first of each go together.
+        waits_for: Classes of events from outside that the body waits for; such an event is kept until it does.
         skip_graph_checks: What the author answers for at this step: ``"reachability"`` (its events come in a way that
             the graph does not show, from outside perhaps), ``"terminal_event"`` (what it returns may be accepted by no
             step), ``"dead_end"`` (it need not lead to a StopEvent).
@@ -117,18 +125,72 @@ def step(
         idle_timeout=idle_timeout,
         executor=executor,
         limit=limit,
+        key=key,
+        waits_for=classes_of(waits_for),
         skip_graph_checks=names_of(skip_graph_checks),
     )
+    mark = _marker("step", config, workflow)
+    return mark if function is None else mark(function)
 
+
+@overload
+def catch_error(function: F, /) -> F: ...
+@overload
+def catch_error(
+    *,
+    workflow: type[Workflow[Any, Any]] | None = None,
+    for_steps: Sequence[str] | None = None,
+    max_recoveries: int = 1,
+) -> Callable[[F], F]: ...
+def catch_error(
+    function: F | None = None,
+    /,
+    *,
+    workflow: type[Workflow[Any, Any]] | None = None,
+    for_steps: Sequence[str] | None = None,
+    max_recoveries: int = 1,
+) -> F | Callable[[F], F]:
+    """Marks a method, or with `workflow` a free function, as a handler of steps that failed for good.
+
+    A handler takes one `StepFailedEvent`, and a context or resources if it likes; what it returns goes on in place of
+    what the step would have returned. It is asked once the step's retries are used up. What it raises itself fails the
+    run, or goes to the workflow's supervision; no handler covers a handler.
+
+    Args:
+        function: The function, where the decorator is used bare.
+        workflow: For a free function: the workflow class that it becomes a handler of.
+        for_steps: Names of the steps that it covers; None for every step that no other handler names.
+        max_recoveries: How often it may be entered in the lineage of one event; after that the failure stands.
+
+    Example:
+        >>> from actorflow import StartEvent, StepFailedEvent, StopEvent, Workflow, catch_error, step
+        >>> class Fetcher(Workflow):
+        ...     @step
+        ...     async def fetch(self, ev: StartEvent) -> StopEvent:
+        ...         raise OSError("no network")
+        ...     @catch_error(for_steps=["fetch"])
+        ...     async def give_up(self, ev: StepFailedEvent) -> StopEvent:
+        ...         return StopEvent(result=f"{ev.step_name} failed")
+        >>> Fetcher.validate()
+        False
+    """
+    # A lone string is kept as it is, for the check to tell.
+    names: Any = for_steps if for_steps is None or isinstance(for_steps, str) else tuple(for_steps)
+    config = StepConfig(catches=CatchError(for_steps=names, max_recoveries=max_recoveries))
+    mark = _marker("catch_error", config, workflow)
+    return mark if function is None else mark(function)
+
+
+def _marker(decorator: str, config: StepConfig, workflow: type[Workflow[Any, Any]] | None) -> Callable[[F], F]:
     def mark(fn: F) -> F:
         if not callable(fn):
-            raise TypeError(f"@step marks a function, not {fn!r}; use it bare or with keyword options")
+            raise TypeError(f"@{decorator} marks a function, not {fn!r}; use it bare or with keyword options")
         fn.__actorflow_step__ = config  # type: ignore[attr-defined] # pyright: ignore[reportFunctionMemberAccess]
         if workflow is not None:
             workflow.add_step(fn)
         return fn
 
-    return mark if function is None else mark(function)
+    return mark
 
 
 @attrs.frozen(kw_only=True)
@@ -140,6 +202,7 @@ class WorkflowOptions:
     on_unhandled: Literal["error", "dead_letter"] = "error"
     num_concurrent_runs: int | None = None
     on_stall: Literal["fail", "idle"] = "fail"
+    supervision: Supervise | None = None
 
 
 _DEFAULTS = WorkflowOptions()
@@ -162,6 +225,12 @@ class Workflow(Generic[StartT, StopT]):
         on_stall: What becomes of a run in which nothing is left to do: ``"fail"`` ends it with `WorkflowStalled`,
             ``"idle"`` lets it wait for an event from outside. Without it, a run that only such an event could move, and
             that has asked for none, logs that it waits.
+        supervision: What becomes of the steps of a run when one has failed for good; None for what the class says in
+            its own `supervision`.
+
+    Attributes:
+        supervision: What becomes of the steps of a run when one has failed for good, unless an instance is told
+            otherwise; None (the default) lets the failure fail the run.
 
     Example:
         >>> from actorflow import Event, StartEvent, StopEvent, Workflow, step
@@ -177,6 +246,8 @@ class Workflow(Generic[StartT, StopT]):
         >>> Writer().run_sync(topic="bees")
         'BEES ARE SMALL'
     """
+
+    supervision: ClassVar[Supervise | None] = None
 
     _actorflow_options: WorkflowOptions = _DEFAULTS
     _actorflow_names: Mapping[str, Any] = {}
@@ -234,8 +305,10 @@ class Workflow(Generic[StartT, StopT]):
         *,
         on_unhandled: Literal["error", "dead_letter"] = "error",
         on_stall: Literal["fail", "idle"] = "fail",
+        supervision: Supervise | None = None,
     ) -> None:
         name = type(self).__name__
+        supervision = type(self).supervision if supervision is None else supervision
         problems: list[Problem] = []
         if timeout is not None and not timeout > 0:
             problems.append(
@@ -268,6 +341,15 @@ class Workflow(Generic[StartT, StopT]):
                     hint="Give a whole number of at least 1, or None for no limit",
                 )
             )
+        if supervision is not None and not isinstance(supervision, Supervise):  # pyright: ignore[reportUnnecessaryIsInstance]
+            problems.append(
+                Problem(
+                    code="AF166",
+                    subject=name,
+                    message=f"supervision is {supervision!r}",
+                    hint="Give a Supervise(...), or None",
+                )
+            )
         if problems:
             raise WorkflowConfigurationError(name, problems)
         self._actorflow_options = WorkflowOptions(
@@ -276,6 +358,7 @@ class Workflow(Generic[StartT, StopT]):
             on_unhandled=on_unhandled,
             num_concurrent_runs=num_concurrent_runs,
             on_stall=on_stall,
+            supervision=supervision,
         )
         self._actorflow_graph()
 

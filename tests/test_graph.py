@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorflow._signature import StepConfig, StepSpec
+from actorflow._signature import Parameter, StepConfig, StepSpec
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from actorflow.graph import OUTSIDE, START, STOP, Edge, Graph, compile_workflow
 from actorflow.validation import Survey, find_problems
@@ -486,7 +486,8 @@ def spec(name: str, accepts: Sequence[type[Event]], emits: Sequence[type[Event]]
         accepts=tuple(accepts),
         emits=tuple(emits),
         returns_none=none,
-        returns_list=False,
+        parameters=(Parameter(name="ev", kind="event"),),
+        bare=tuple(emits),
         style="event",
         is_method=False,
         is_async=True,
@@ -519,7 +520,16 @@ def workflows(draw: st.DrawFn) -> tuple[list[type[Event]], list[StepSpec]]:
 def test_receivers_are_those_that_accept(drawn: tuple[list[type[Event]], list[StepSpec]]) -> None:
     """Whatever the classes and the steps: a class goes to the steps that a search over its bases finds."""
     classes, steps = drawn
-    graph = Graph("Any", tuple(steps), StartEvent, (StopEvent,), accepts_external=False, fingerprint="")
+    graph = Graph(
+        "Any",
+        tuple(steps),
+        StartEvent,
+        (StopEvent,),
+        accepts_external=False,
+        fingerprint="",
+        collectors=(),
+        handlers=(),
+    )
     for event in classes:
         expected: list[int] = []
         for index, one in enumerate(steps):

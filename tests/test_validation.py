@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from actorflow import _signature, graph, states, validation, workflow
+from actorflow import _options, _signature, graph, states, validation, workflow
 from actorflow._signature import StepConfig
 from actorflow.context import Context
 from actorflow.errors import WorkflowConfigurationError, WorkflowValidationError
@@ -1068,7 +1068,7 @@ def test_gaps_leave_other_rules_alone() -> None:
 
 def test_every_problem_has_its_rule() -> None:
     """The ids in the sources and the ids in the table of rules are the same, and each rule is a sentence."""
-    modules = (_signature, graph, validation, workflow, states)
+    modules = (_signature, graph, validation, workflow, states, _options)
     sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules]
     for place in (2, 4):
         sources[place] = sources[place].partition("\n}\n")[2]  # behind the table itself

@@ -99,7 +99,7 @@ def test_a_workflow_that_cannot_work_has_no_picture() -> None:
 def spec(name: str) -> StepSpec:
     return StepSpec(
         name=name, fn=spec, config=StepConfig(), accepts=(StartEvent,), emits=(), returns_none=True,
-        returns_list=False, style="event", is_method=False, is_async=True, state_type=None, location="",
+        bare=(), parameters=(), style="event", is_method=False, is_async=True, state_type=None, location="",
     )  # fmt: skip
 
 
