@@ -1,7 +1,8 @@
 """Event-driven workflows on typed, supervised actors, with structured concurrency, on asyncio and trio."""
 
 from actorflow._runtime.runtime import Runtime, RuntimeLauncher
-from actorflow.abc import DeadLetter, Instrument, ports
+from actorflow.abc import DeadLetter, Instrument, OpenWait, ports
+from actorflow.asking import Answer, Ask
 from actorflow.collect import All, Collect, Take
 from actorflow.context import Context
 from actorflow.errors import (
@@ -22,6 +23,7 @@ from actorflow.errors import (
 )
 from actorflow.events import (
     Event,
+    GatheredEvent,
     HumanResponseEvent,
     InputRequiredEvent,
     InternalEvent,
@@ -36,6 +38,7 @@ from actorflow.events import (
 from actorflow.flow import Conflate, conflate
 from actorflow.graph import compile_workflow
 from actorflow.handle import Run, Stream
+from actorflow.resources import Resource, ResourceConfig
 from actorflow.retry import (
     ConstantDelayRetryPolicy,
     ExponentialBackoffRetryPolicy,
@@ -45,6 +48,7 @@ from actorflow.retry import (
 from actorflow.serialization import JsonSerializer, PickleSerializer
 from actorflow.snapshots import ContextSnapshots
 from actorflow.state import DictState, InMemoryStateStore
+from actorflow.supervision import Escalate, Restart, Resume, Supervise
 from actorflow.workflow import Workflow, catch_error, step
 
 WorkflowHandler = Run
@@ -57,6 +61,8 @@ ports.launcher = RuntimeLauncher()
 __all__ = [
     "ActorflowError",
     "All",
+    "Answer",
+    "Ask",
     "BackpressureDeadlock",
     "Collect",
     "Conflate",
@@ -66,8 +72,10 @@ __all__ = [
     "ContextStateError",
     "DeadLetter",
     "DictState",
+    "Escalate",
     "Event",
     "ExponentialBackoffRetryPolicy",
+    "GatheredEvent",
     "HumanResponseEvent",
     "InMemoryStateStore",
     "InputRequiredEvent",
@@ -75,7 +83,12 @@ __all__ = [
     "InternalError",
     "InternalEvent",
     "JsonSerializer",
+    "OpenWait",
     "PickleSerializer",
+    "Resource",
+    "ResourceConfig",
+    "Restart",
+    "Resume",
     "RetryInfo",
     "RetryPolicy",
     "Run",
@@ -86,6 +99,7 @@ __all__ = [
     "StopEvent",
     "Stream",
     "StreamLagged",
+    "Supervise",
     "Take",
     "Workflow",
     "WorkflowCancelledByUser",
