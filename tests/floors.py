@@ -27,6 +27,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_fits",),
         ("state",),
         ("abc",),
+        ("asking",),
         ("context",),
         ("handle",),
     ),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MUTANTS = {
     "the FIFO lane is bypassed": (
-        "_runtime/run.py",
+        "_runtime/dispatch.py",
         "if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:",
         "if target.n < target.capacity + 1:",
         "tests/test_dispatch.py::test_fifo_under_backpressure",

@@ -333,7 +333,11 @@ async def test_conflate(rt: Runtime) -> None:
     assert set(seen[3:]) == {3, 7, 11}, "the fourth key found no room: its events were parked, and none is lost"
     assert run.dropped == 6
     assert run.dead_letters[0] == run.dead_letters[0].__class__(
-        Item(n=0, key="a"), "replaced by a newer event with the same key in the inbox of Flow.consume", None, 0, run.run_id
+        Item(n=0, key="a"),
+        "replaced by a newer event with the same key in the inbox of Flow.consume",
+        None,
+        0,
+        run.run_id,
     )
 
 

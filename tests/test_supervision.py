@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.retry import ConstantDelayRetryPolicy
 from actorflow.supervision import (
-
     Directive,
     Escalate,
     Intensity,

@@ -174,7 +174,7 @@ class Carrier(Execution):
         if self.children is not None:
             self._release_children()
         if self.phase is not SETTLE and run.hooks.execution_ended is not None:
-            gone = WorkflowRuntimeError(reason, code="AF091")
+            gone = WorkflowRuntimeError(reason, code="AF281")
             run.hooks.execution_ended(run.run_id, self.actor.name, self.event, gone)
         out, item = self.out, self.item
         self.item = self.out = self.lost = None
@@ -565,9 +565,9 @@ class Carrier(Execution):
                 return False
         if run.plan.collectors[actor.index] and not isinstance(out, list) and not self._may_be_bare(out):
             error = WorkflowRuntimeError(
-                f"{run.plan.name}.{actor.name} returned {describe(out)} by itself, and its annotation has it in a list only; return "
-                f"a list, or annotate `-> list[…] | {type(out).__name__}`",
-                code="AF092",
+                f"{run.plan.name}.{actor.name} returned {describe(out)} by itself, and its annotation has it in a list only; "
+                f"return a list, or annotate `-> list[…] | {type(out).__name__}`",
+                code="AF282",
             )
             run.fail(error, step=actor.name, own=self)
             return False

@@ -225,7 +225,7 @@ class Dispatch(Timer):
         if self.waits:
             objection = self.waits.objection(event)
             if objection is not None:
-                raise WorkflowRuntimeError(f"{objection}; nothing was sent, and the step waits on", code="AF093")
+                raise WorkflowRuntimeError(f"{objection}; nothing was sent, and the step waits on", code="AF283")
         if step is not None:
             k = self.plan.by_name.get(step)
             if k is None:
@@ -360,9 +360,7 @@ class Dispatch(Timer):
     def _nobody(self, event: Event, sender: Carrier | None) -> None:
         """No step accepts an event, and nobody waits for it: yet."""
         name = type(event).__name__
-        if self.plan.may_wait and (
-            sender is None or isinstance(event, (HumanResponseEvent, self.plan.waited_for))
-        ):
+        if self.plan.may_wait and (sender is None or isinstance(event, (HumanResponseEvent, self.plan.waited_for))):
             if self.waits is None:
                 self.waits = Waits()
             if not self.waits.keep(event):

@@ -524,7 +524,7 @@ class Execution(Timer):
             if run.journal is not None:
                 self._effect("expired")
             raise TimeoutError(
-                f"AF090: {run.plan.name}.{actor.name} waited {timeout:g} s for {wait.kind.__name__}, and none came; "
+                f"AF280: {run.plan.name}.{actor.name} waited {timeout:g} s for {wait.kind.__name__}, and none came; "
                 "catch TimeoutError, or give wait_for_event more time"
             )
 

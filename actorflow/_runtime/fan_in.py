@@ -162,8 +162,8 @@ def _too_few(run: DispatchSide, group: Group, k: int, gathering: Gathering, send
     wanted = collect.release.n if isinstance(collect.release, Take) else 0
     error = WorkflowRuntimeError(
         f"run {run.run_id}: {name}.{plan.steps[k].name} takes exactly {wanted} of the {group.size} that "
-        f"{name}.{plan.steps[group.opener].name} returned; {wanted - gathering.lacking} came, {group.open} may still come, and the "
-        "other branches have ended without a result for it. Let them return one, or take fewer",
+        f"{name}.{plan.steps[group.opener].name} returned; {wanted - gathering.lacking} came, {group.open} may still come, and "
+        "the other branches have ended without a result for it. Let them return one, or take fewer",
         code="AF083",
     )
     run.blame(error, sender)
