@@ -28,7 +28,7 @@ from anyio.lowlevel import checkpoint
 from actorflow._runtime import _backend
 from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Delivery, Suspension
 from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
-from actorflow._runtime.fan_in import fan_out, release
+from actorflow._runtime.fan_in import fan_out, gather, release
 from actorflow._runtime.groups import Trail
 from actorflow._runtime.offload import ThreadPort, in_process, in_thread, thread_context
 from actorflow._runtime.resources import StepPool
@@ -582,12 +582,19 @@ class Carrier(Execution):
 
     def _handed_over(self, out: Any) -> bool:
         """Settles what a body returned in a workflow whose events travel wrapped; whether this task carries it on."""
-        run, actor = self.run, self.actor
+        run, actor, plan = self.run, self.actor, self.run.plan
         item: Delivery | None = self.item
         k = None if out is None or item is None else run.single.get(out.__class__)
         target = None if k is None else run.actors[k]
-        if target is None or item is None or run.plan.collectors[actor.index] or target.overflow is not None:
-            self._settle(out)
+        if target is None or item is None or plan.collectors[actor.index] or target.overflow is not None:
+            k = plan.gathers.get(out.__class__)
+            if k is None or item is None or plan.collectors[actor.index] or run.waits:
+                self._settle(out)
+                return False
+            if run.hooks.event_sent is not None:
+                run.hooks.event_sent(run.run_id, actor.name, out)
+            self.item = self.out = None
+            gather(run, run.actor(k), out, item.member, item.trail, self)
             return False
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, actor.name, out)

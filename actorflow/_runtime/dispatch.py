@@ -290,12 +290,12 @@ class Dispatch(Timer):
             target = self.actor(k)
             if answered and member is None and target.spec.collect is not None:
                 continue  # it came for the body that waited, which returns it in its turn
-            item = self.wrap(event, record, member, trail)
             if member is not None:
                 member.live += 1
             if target.spec.collect is not None:
-                gather(self, target, item, sender)
+                gather(self, target, event, member, trail, sender)
                 continue
+            item = self.wrap(event, record, member, trail)
             if target.join is not None:
                 join(self, target, item, sender)
                 continue

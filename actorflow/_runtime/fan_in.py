@@ -10,6 +10,7 @@ from typing import Any
 
 from actorflow._runtime.actor import Actor, Delivery
 from actorflow._runtime.groups import Gathering, Group, Member, TooLate, Trail, merged
+from actorflow._runtime.inbox import Lane
 from actorflow._runtime.ports import DispatchSide, SenderSide
 from actorflow.collect import Take
 from actorflow.errors import WorkflowRuntimeError
@@ -41,17 +42,41 @@ def fan_out(run: DispatchSide, events: Sequence[Event], sender: SenderSide, reco
         parent.live += 1
     if not events:
         _close(run, group, sender)
-    single, actors = run.single, run.actors
+    kind = type(events[0]) if events else None
+    receiver = run.single.get(kind) if kind is not None and all(e.__class__ is kind for e in events) else None
+    target = None if receiver is None else run.actor(receiver)
+    if target is not None and target.overflow is None and not run.done:
+        _send_all(run, events, group, target, trail, sender, record)
+        return
     for event in events:
         member = Member(group)
-        receiver = single.get(event.__class__)
-        target = None if receiver is None else actors[receiver]
-        if target is not None and target.overflow is None and not run.done:
-            run.numbers += 1
-            run.place(sender, target, Delivery(event, run.numbers, record, member, trail), None)
-        else:
-            run.route(event, None, sender, record, member=member, trail=trail)
-            release(run, member, sender)
+        run.route(event, None, sender, record, member=member, trail=trail)
+        release(run, member, sender)
+
+
+def _send_all(
+    run: DispatchSide,
+    events: Sequence[Event],
+    group: Group,
+    target: Actor,
+    trail: Trail | None,
+    sender: SenderSide,
+    record: int,
+) -> None:
+    """The usual list: of one class, for one step. Once one of it finds no room, the rest waits behind it."""
+    number = run.numbers
+    run.numbers += len(events)
+    lane: Lane | None = None
+    for event in events:
+        number += 1
+        item = Delivery(event, number, record, Member(group), trail)
+        if lane is not None:
+            lane.items.append((item, None))
+        elif not run.place(sender, target, item, None):
+            outbox = sender.outbox
+            assert outbox is not None  # noqa: S101
+            lane = outbox.lanes[target]
+            outbox.parked += run.numbers - number
 
 
 def release(run: DispatchSide, member: Member, sender: SenderSide | None) -> None:
@@ -72,20 +97,24 @@ def release(run: DispatchSide, member: Member, sender: SenderSide | None) -> Non
         _close(run, group, sender)
 
 
-def gather(run: DispatchSide, target: Actor, item: Delivery, sender: SenderSide | None) -> None:
-    """An event has come to a step that gathers."""
+def gather(
+    run: DispatchSide, target: Actor, event: Event, own: Member | None, trail: Trail | None, sender: SenderSide | None
+) -> None:
+    """An event that came of `own` has come to a step that gathers; it is not alive any more then."""
     plan = run.plan
-    member = item.member
+    member = own
     while member is not None and target.index not in plan.collectors[member.group.opener]:
         member = member.group.parent
     collect = target.spec.collect
     assert collect is not None  # noqa: S101
     where = f"{plan.name}.{target.name}"
     if member is None:
-        run.discard(item, f"{where} gathers a list, and the event is of none", None, 0, sender)
+        run.dead_letter(event, f"{where} gathers a list, and the event is of none", None, 0)
+        if own is not None:
+            release(run, own, sender)
         if run.workflow._actorflow_options.on_unhandled != "dead_letter":
             error = WorkflowRuntimeError(
-                f"{describe(item.event)} came to {where}, which gathers a list, and belongs to none; return it in a list, or "
+                f"{describe(event)} came to {where}, which gathers a list, and belongs to none; return it in a list, or "
                 "let another step accept it",
                 code="AF082",
             )
@@ -96,19 +125,19 @@ def gather(run: DispatchSide, target: Actor, item: Delivery, sender: SenderSide 
     group = member.group
     gathering = group.gathering(target.index, collect)
     try:
-        batch = gathering.add(item.event, item.trail)
+        batch = gathering.add(event, trail)
     except TooLate:
-        run.dead_letter(item, f"{where} has got what it takes of the list already", None, 0)
+        run.dead_letter(event, f"{where} has got what it takes of the list already", None, 0)
     except Exception as error:  # noqa: BLE001 - the key is the user's
-        run.blame(_bad_key(run, where, item.event, error), sender)
+        run.blame(_bad_key(run, where, event, error), sender)
     else:
         member.won = True
         if batch is not None:
             _give(run, target, group, batch, gathering.trail, sender)
             if isinstance(collect.release, Take) and collect.release.losers == "cancel" and collect.key is None:
                 _abandon(run, group, where, sender)
-    if item.member is not None:
-        release(run, item.member, sender)
+    if own is not None:
+        release(run, own, sender)
 
 
 def _give(

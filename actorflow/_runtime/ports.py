@@ -20,7 +20,7 @@ from actorflow._runtime.limits import Limit
 from actorflow._runtime.resources import Pool
 from actorflow._runtime.router import Plan
 from actorflow._runtime.timers import Timers
-from actorflow._runtime.waits import Wait
+from actorflow._runtime.waits import Wait, Waits
 from actorflow.abc import DeadLetter, Journal, Record, RunPort
 from actorflow.events import Event, StopEvent
 
@@ -51,6 +51,7 @@ class DispatchSide(Protocol):
     numbers: int
     groups: dict[Group, None] | None
     outbox: Outbox | None
+    waits: Waits | None
 
     def actor(self, k: int, /) -> Actor: ...
     def wrap(self, event: Event, record: int, member: Member | None, trail: Trail | None, /) -> Any: ...

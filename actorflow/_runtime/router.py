@@ -38,6 +38,7 @@ class Plan:
         permits: Whether steps count against limits of the runtime.
         refusing: Whether steps refuse events when their inbox is full.
         single: Index of the one receiver, for event classes with exactly one and nothing else to do.
+        gathers: The same, for event classes that go to one step, which gathers them.
         collectors: Per step, the steps that gather the lists that it returns.
         handlers: Per step, the step that recovers it when it has failed for good, or None.
         exact: The steps that gather an exact number.
@@ -52,6 +53,7 @@ class Plan:
         "by_name",
         "collectors",
         "exact",
+        "gathers",
         "graph",
         "handlers",
         "may_wait",
@@ -87,6 +89,7 @@ class Plan:
         self.waited_for = tuple(event for config in configs for event in config.waits_for)
         self.routes: dict[type, Route] = {}
         self.single: dict[type, int] = {}
+        self.gathers: dict[type, int] = {}
         for spec in graph.steps:
             for event_type in (*spec.accepts, *spec.emits):
                 self.route(event_type)
@@ -103,8 +106,11 @@ class Plan:
             else:
                 route = Route("steps", receivers)
                 answer = issubclass(event_type, HumanResponseEvent)  # the run counts the prompts that it leaves open
-                if len(receivers) == 1 and receivers[0] not in self._special and not answer:
-                    self.single[event_type] = receivers[0]
+                if len(receivers) == 1 and not answer:
+                    if receivers[0] not in self._special:
+                        self.single[event_type] = receivers[0]
+                    elif self.steps[receivers[0]].collect is not None:
+                        self.gathers[event_type] = receivers[0]
             self.routes[event_type] = route
         return route
 
