@@ -8,6 +8,7 @@ from actorflow.context import Context
 from actorflow.errors import (
     ActorflowError,
     BackpressureDeadlock,
+    CircuitOpen,
     ContextSerdeError,
     ContextStateError,
     InternalError,
@@ -35,7 +36,7 @@ from actorflow.events import (
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
-from actorflow.flow import Conflate, conflate
+from actorflow.flow import Breaker, Conflate, Keyed, Rate, conflate, keyed
 from actorflow.graph import compile_workflow
 from actorflow.handle import Run, Stream
 from actorflow.resources import Resource, ResourceConfig
@@ -64,6 +65,8 @@ __all__ = [
     "Answer",
     "Ask",
     "BackpressureDeadlock",
+    "Breaker",
+    "CircuitOpen",
     "Collect",
     "Conflate",
     "ConstantDelayRetryPolicy",
@@ -83,8 +86,10 @@ __all__ = [
     "InternalError",
     "InternalEvent",
     "JsonSerializer",
+    "Keyed",
     "OpenWait",
     "PickleSerializer",
+    "Rate",
     "Resource",
     "ResourceConfig",
     "Restart",
@@ -116,5 +121,6 @@ __all__ = [
     "WorkflowValidationError",
     "catch_error",
     "conflate",
+    "keyed",
     "step",
 ]

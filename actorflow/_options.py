@@ -11,7 +11,7 @@ import attrs
 
 from actorflow._annotations import event_class, spell
 from actorflow.events import Event, StopEvent
-from actorflow.flow import Conflate, Overflow
+from actorflow.flow import Breaker, Conflate, Keyed, Overflow, Rate
 from actorflow.retry import check_policy
 
 __all__ = [
@@ -75,7 +75,10 @@ class StepConfig:
             times `inbox`.
         idle_timeout: Seconds that an execution may go without any progress that the runtime can see; None for no limit.
         executor: Where a plain ``def`` step runs: in a thread, or in a process that can be killed.
-        limit: Name of the runtime's limit that executions of the step count against.
+        limit: The runtime's limit that executions of the step count against, all of them or those of each key.
+        rate: How many executions of the step may begin in a time.
+        breaker: When the step is left alone because it fails again and again.
+        priority: What gives the place of an event in the inbox, smallest first; None for the order of arrival.
         key: Name of a field, or a function of an event, by which the events of a step with several event parameters
             belong together; None where any of one kind goes with any of another.
         catches: What ``@catch_error`` was told; None for steps.
@@ -97,10 +100,18 @@ class StepConfig:
     inbox_limit: int | None = None
     idle_timeout: float | None = None
     executor: Literal["thread", "process"] = "thread"
-    limit: str | None = None
+    limit: str | Keyed | None = None
+    rate: Rate | None = None
+    breaker: Breaker | None = None
+    priority: str | Callable[[Any], float] | None = None  # Any: the step's own events
     key: str | Callable[[Any], Hashable] | None = None  # Any: the step's own events
     catches: CatchError | None = None
     skip_graph_checks: tuple[str, ...] = ()
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether something of the runtime's decides when, and if, a body begins."""
+        return self.limit is not None or self.rate is not None or self.breaker is not None
 
 
 def names_of(checks: Iterable[str]) -> tuple[str, ...]:
@@ -179,8 +190,34 @@ def _flow(config: StepConfig) -> Iterator[tuple[str, str, str]]:
     ):
         hint = "Give a whole number of at least the inbox's capacity, or None for 64 times that"
         yield "AF144", f"inbox_limit is {config.inbox_limit!r}", hint
-    if config.limit is not None and not _is_name(config.limit):
-        yield "AF145", f"limit is {config.limit!r}", "Give the name of a limit that the Runtime has, or None"
+    name: object = config.limit.name if isinstance(config.limit, Keyed) else config.limit
+    if name is not None and not _is_name(name):
+        hint = "Give the name of a limit that the Runtime has, keyed(name, key), or None"
+        yield "AF145", f"limit is {config.limit!r}", hint
+    yield from _kind("AF260", "rate", config.rate, Rate)
+    yield from _kind("AF261", "breaker", config.breaker, Breaker)
+    yield from _priority(config)
+
+
+def _kind(code: str, option: str, value: object, kind: type) -> Iterator[tuple[str, str, str]]:
+    if value is not None and not isinstance(value, kind):
+        yield code, f"{option} is {value!r}", f"Give a {kind.__name__}(…), or None"
+
+
+def _priority(config: StepConfig) -> Iterator[tuple[str, str, str]]:
+    priority: object = config.priority
+    if priority is None:
+        return
+    if not _is_name(priority) and not callable(priority):
+        hint = "Give the name of a field, or a function of the event that gives a number"
+        yield "AF262", f"priority is {priority!r}", hint
+    if config.overflow == "drop_oldest" or isinstance(config.overflow, Conflate):
+        what = "conflate(…)" if isinstance(config.overflow, Conflate) else "'drop_oldest'"
+        yield (
+            "AF263",
+            f"it has a priority, and its overflow is {what}, which goes by the order of arrival",
+            "Give one of the two; overflow may be 'suspend', 'fail' or 'drop_newest' with a priority",
+        )
 
 
 def _executor(

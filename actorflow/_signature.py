@@ -34,6 +34,7 @@ from actorflow.collect import All, Collect, Take
 from actorflow.context import Context
 from actorflow.errors import Problem, ResourceError
 from actorflow.events import Event, StepFailedEvent, StopEvent, is_dynamic
+from actorflow.flow import Keyed
 
 __all__ = [
     "GRAPH_CHECKS",
@@ -506,6 +507,18 @@ class _Reader:
             "Annotate it with a subclass of Event, with a union of such, or with a list of them",
         )
 
+    def _check_one_event(self, config: StepConfig) -> None:
+        for option, has in (
+            ("a priority", config.priority is not None),
+            ("a limit of each key", isinstance(config.limit, Keyed)),
+        ):
+            if has:
+                self.report(
+                    "AF264",
+                    f"it has {option}, and takes several events at a time, none of which is to say it",
+                    "Take it out, or give it to a step that takes one event",
+                )
+
     def _check_key(self, key: object, events: list[type[Event]]) -> None:
         if not callable(key) and not (isinstance(key, str) and key):
             self.report("AF157", f"key is {key!r}", _KEY_HINT)
@@ -586,6 +599,8 @@ class _Reader:
         options = find_option_problems(config, self.fn, is_method=self.is_method, unfit=given.unfit())
         for code, message, hint in options:
             self.report(code, message, hint)
+        if len(given.events) > 1 or given.collect is not None:
+            self._check_one_event(config)
         if config.key is None:
             return
         if len(given.events) > 1 and given.collect is None:

@@ -86,6 +86,9 @@ class Instrument:
     def inbox_grown(self, run_id: str, step: str, size: int) -> None:
         """A cycle of full inboxes was resolved by letting `step`'s inbox hold `size` events."""
 
+    def breaker_changed(self, run_id: str, step: str, state: str) -> None:
+        """The circuit of a step's `Breaker` is now ``"closed"``, ``"open"`` or ``"half_open"``; it is that of all runs."""
+
 
 class Turns(Protocol):
     """A gate around every task that the runtime starts: each resumption of code in it is a choice.

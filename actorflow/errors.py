@@ -13,6 +13,7 @@ import attrs
 __all__ = [
     "ActorflowError",
     "BackpressureDeadlock",
+    "CircuitOpen",
     "ContextSerdeError",
     "ContextStateError",
     "InternalError",
@@ -133,6 +134,18 @@ class WorkflowStalled(WorkflowRuntimeError):
 
 class BackpressureDeadlock(WorkflowRuntimeError):
     """A cycle of full inboxes grew past its limit: the workflow makes more events than it consumes."""
+
+
+class CircuitOpen(WorkflowRuntimeError):
+    """A step was not called, because it has failed too often of late: its `Breaker` is open.
+
+    Attributes:
+        retry_after: Seconds until it is tried again; None while a trial goes on.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, *, code: str = "AF266") -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
 
 
 class ContextStateError(WorkflowRuntimeError):

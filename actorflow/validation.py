@@ -54,7 +54,7 @@ RULES: dict[str, str] = {
     "AF142": "The idle_timeout of a step is greater than 0, or None.",
     "AF143": "overflow is one of its four words, or conflate(key).",
     "AF144": "inbox_limit is a whole number of at least the inbox's capacity, or None.",
-    "AF145": "limit is the name of a limit of the runtime.",
+    "AF145": "limit is the name of a limit of the runtime, or keyed(name, key).",
     "AF146": "num_concurrent_runs is a whole number of at least 1, or None.",
     "AF147": "on_stall is 'fail' or 'idle'.",
     **STATE_RULES,
@@ -71,6 +71,11 @@ RULES: dict[str, str] = {
     "AF164": "Handlers of @catch_error name different steps.",
     "AF165": "A StepFailedEvent goes to handlers of @catch_error only.",
     "AF166": "supervision is a Supervise, or None.",
+    "AF260": "rate is a Rate, or None.",
+    "AF261": "breaker is a Breaker, or None.",
+    "AF262": "priority is the name of a field, or a function of the event.",
+    "AF263": "A step with a priority has an overflow that does not go by the order of arrival.",
+    "AF264": "A step that takes several events at a time has no priority, and no limit of each key.",
 }
 """What each problem's id asks for."""
 

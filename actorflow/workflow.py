@@ -17,7 +17,7 @@ from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
-from actorflow.flow import Overflow
+from actorflow.flow import Breaker, Keyed, Overflow, Rate
 from actorflow.handle import Run
 from actorflow.supervision import Supervise
 
@@ -46,7 +46,10 @@ def step(
     inbox_limit: int | None = None,
     idle_timeout: float | None = None,
     executor: Literal["thread", "process"] = "thread",
-    limit: str | None = None,
+    limit: str | Keyed | None = None,
+    rate: Rate | None = None,
+    breaker: Breaker | None = None,
+    priority: str | Callable[[Any], float] | None = None,  # Any: the step's own events
     key: str | Callable[[Any], Hashable] | None = None,  # Any: the step's own events
     waits_for: Collection[type[Event]] = (),
     skip_graph_checks: Collection[GraphCheck] = (),
@@ -66,7 +69,10 @@ def step(
     inbox_limit: int | None = None,
     idle_timeout: float | None = None,
     executor: Literal["thread", "process"] = "thread",
-    limit: str | None = None,
+    limit: str | Keyed | None = None,
+    rate: Rate | None = None,
+    breaker: Breaker | None = None,
+    priority: str | Callable[[Any], float] | None = None,  # Any: the step's own events
     key: str | Callable[[Any], Hashable] | None = None,  # Any: the step's own events
     waits_for: Collection[type[Event]] = (),
     skip_graph_checks: Collection[GraphCheck] = (),
@@ -96,7 +102,13 @@ def step(
             touching ``ctx.store``; None for no limit.
         executor: Where a plain ``def`` step runs: in a ``"thread"``, or in a ``"process"``, which is killed when the
             step's time is over. A process step is a function of its module and takes its event only.
-        limit: Name of a limit of the `Runtime`: how many executions may go on at once in all of its runs.
+        limit: Name of a limit of the `Runtime`: how many executions may go on at once in all of its runs. With
+            ``keyed(name, key)`` so many of each key.
+        rate: How many executions may begin in a time, in all runs of the runtime: see `Rate`.
+        breaker: Lets executions fail at once for a while after so many failures, in all runs of the runtime: see
+            `Breaker`.
+        priority: The number that puts events in the inbox in order, smallest first and equal ones as they came: the name
+            of a field, or a function of the event. Events that found no room come to it in the order of arrival.
         key: For a step with several event parameters: the name of a field, or a function of an event. The step fires
             once per one event of each parameter that have an equal key; without it the first of each go together.
         waits_for: Classes of events from outside that the body waits for; such an event is kept until it does.
@@ -125,6 +137,9 @@ def step(
         idle_timeout=idle_timeout,
         executor=executor,
         limit=limit,
+        rate=rate,
+        breaker=breaker,
+        priority=priority,
         key=key,
         waits_for=classes_of(waits_for),
         skip_graph_checks=names_of(skip_graph_checks),

@@ -73,6 +73,9 @@ class Counting(Instrument):
     def inbox_grown(self, run_id: str, step: str, size: int) -> None:
         self.counts["inbox_grown"] += 1
 
+    def breaker_changed(self, run_id: str, step: str, state: str) -> None:
+        self.counts["breaker_changed"] += 1
+
 
 def seamed_runtime(seam: str) -> Runtime:
     """A runtime with one seam plugged in."""

@@ -246,7 +246,7 @@ async def test_named_limits_hold_over_all_runs(rt: Runtime) -> None:
         for run in runs[:9]:
             await run
         assert most == 3
-        assert limited._keeper.limits["llm"].used == 0
+        assert limited._keeper.gates.limits.named("llm").used == 0
         await (await limited.start(Flow()))
     with pytest.raises(WorkflowRuntimeError) as caught:
         await rt.start(Flow())

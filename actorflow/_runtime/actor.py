@@ -133,7 +133,7 @@ class Actor(Inbox):
         self.name = spec.name
         self.fn: Any = spec.fn.__get__(workflow) if spec.is_method else spec.fn
         self.spec = spec
-        straight = spec.is_async and not spec.is_stream and config.limit is None
+        straight = spec.is_async and not spec.is_stream and not config.is_gated
         self.style = _STYLES.get(spec.style, SPECIAL) if straight else SPECIAL
         self.overflow: object = None if config.overflow == "suspend" else config.overflow
         self.inbox_limit = config.inbox_limit or config.inbox * INBOX_GROWTH

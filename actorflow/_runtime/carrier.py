@@ -27,6 +27,7 @@ from anyio.lowlevel import checkpoint
 
 from actorflow._runtime import _backend
 from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Delivery, Suspension
+from actorflow._runtime.breaker import Circuit, State
 from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
 from actorflow._runtime.fan_in import fan_out, gather, release
 from actorflow._runtime.groups import Trail
@@ -343,19 +344,71 @@ class Carrier(Execution):
 
     # ------------------------------------------------------------------------------------------------ ends of a body
     async def _special(self, event: Event) -> Any:
-        """Calls a body that needs more than a call: a permit of the runtime's, a thread, or a process."""
-        run, actor = self.run, self.actor
-        config = actor.spec.config
-        if config.limit is not None:
-            run.timers.drop(self)  # waiting for a permit is not the body's time
-            await self.take_permit(run.limit(config.limit))
-            self.start_clock()
+        """Calls a body that needs more than a call: a limit, a rate or a breaker, a thread, or a process."""
+        run, spec = self.run, self.actor.spec
+        config = spec.config
+        if not config.is_gated:
+            return await self._body(event)
+        where = f"{run.plan.name}.{spec.name}"
+        run.timers.drop(self)  # waiting is not the body's time
+        circuit = run.gates.circuit(spec)
+        if circuit is not None:
+            circuit.check(where)  # one that is open refuses at once, not after a wait
         try:
-            if not actor.spec.needs:
-                return await self._call(event, {})
-            return await self._with_resources(event)
+            if config.limit is not None:
+                await self.take_permit(run.gates.limit(config.limit, event, where))
+            if config.rate is not None:
+                # After the permit: a beginning that was allowed takes place.
+                await run.gates.pace(spec).begin()
+            if circuit is not None:
+                return await self._try(circuit, event, where)
+            self.start_clock()
+            return await self._body(event)
         finally:
             self.give_permit_back()
+
+    async def _try(self, circuit: Circuit, event: Event, where: str) -> Any:
+        """Calls the body, if the circuit lets it, and tells the circuit how it ended."""
+        before = circuit.state
+        era = circuit.enter(where)
+        self._say_circuit(circuit, before)
+        self.start_clock()
+        error: BaseException | None = None
+        try:
+            return await self._body(event)
+        except BaseException as exc:
+            timed_out = self.fired and self.lost is None and not isinstance(exc, Exception)
+            error = self._timed_out() if timed_out else exc
+            raise
+        finally:
+            before = circuit.state
+            cut = self.lost is not None or (self.scope is not None and self.scope.cancel_called and not self.fired)
+            if cut or not isinstance(error, Exception | None):
+                circuit.abandoned(era)  # it was cancelled, whatever it made of that
+            elif error is None:
+                circuit.succeeded(era)
+            else:
+                circuit.failed(era, error)
+            del error  # its traceback holds this frame
+            self._say_circuit(circuit, before)
+
+    def _say_circuit(self, circuit: Circuit, before: State) -> None:
+        """Says that a circuit is in another state than before."""
+        run, state = self.run, circuit.state
+        if state is not before:
+            logger.log(
+                logging.WARNING if state is State.OPEN else logging.INFO,
+                "%s.%s: its breaker is now %s", run.plan.name, self.actor.name, state.value.replace("_", " "),
+                extra={"run_id": run.run_id, "workflow": run.plan.name},
+            )  # fmt: skip
+            if run.hooks.breaker_changed is not None:
+                run.hooks.breaker_changed(run.run_id, self.actor.name, state.value)
+
+    async def _body(self, event: Any) -> Any:
+        """Calls a body that nothing stands before any more."""
+        if not self.actor.spec.needs:
+            return await self._call(event, {})
+        return await self._with_resources(event)
 
     async def _with_resources(self, event: Any) -> Any:
         """Calls a body that takes resources; they are its actor's until it ends, whatever becomes of the actor."""

@@ -18,11 +18,11 @@ import anyio
 from actorflow._runtime.actor import Actor, Delivery
 from actorflow._runtime.carrier import Carrier
 from actorflow._runtime.fan_in import gather, join, release
+from actorflow._runtime.gates import Gates
 from actorflow._runtime.groups import Group, Member, Trail
 from actorflow._runtime.inbox import Outbox, Room
-from actorflow._runtime.limits import Limit
 from actorflow._runtime.offload import foreign_thread
-from actorflow._runtime.overflow import make_actor, refusal, resolve
+from actorflow._runtime.overflow import make_actor, not_placed, refusal, resolve
 from actorflow._runtime.ports import RuntimeSide
 from actorflow._runtime.relief import blocked_cycle, waits_for_room
 from actorflow._runtime.router import Plan
@@ -196,9 +196,10 @@ class Dispatch(Timer):
         if get_ident() != self.thread:
             raise foreign_thread(f"run {self.run_id} of {self.plan.name}")
 
-    def limit(self, name: str) -> Limit:
-        """A limit of the runtime, by name."""
-        return self.runtime.limits[name]
+    @property
+    def gates(self) -> Gates:
+        """The limits, rates and circuits of the runtime."""
+        return self.runtime.gates
 
     def thread_limiter(self) -> anyio.CapacityLimiter:
         """How many plain ``def`` steps may run at once."""
@@ -334,20 +335,16 @@ class Dispatch(Timer):
         """Applies the overflow policy of a step that does not suspend its senders; whether the event is dealt with."""
         where = f"{self.plan.name}.{target.name}"
         event = item.event if isinstance(item, Delivery) else item
+        try:
+            resolved, dropped, reason = resolve(target, item, where)
+        except Exception as error:
+            self.dead_letter(item, f"the inbox of {where} has no place for it: {error!r}", None, 0)
+            raise not_placed(target, where, event, error) from error
         if target.overflow == "fail":
             if target.n < target.capacity:
                 return False
             self.drop(item, f"the inbox of {where} was full, and its overflow is 'fail'")
             raise WorkflowRuntimeError(refusal(target, where, event), code="AF070")
-        try:
-            resolved, dropped, reason = resolve(target, item, where)
-        except Exception as error:
-            self.dead_letter(item, f"conflate of {where} raised {error!r}", None, 0)
-            raise WorkflowRuntimeError(
-                f"the key of overflow=conflate(…) of {where} raised {error!r} on {describe(event)}; it must take each event "
-                "that the step accepts, and give something hashable",
-                code="AF076",
-            ) from error
         if dropped is not None:
             self.drop(dropped, reason)
         return resolved
@@ -485,7 +482,7 @@ class Dispatch(Timer):
         Parks (1995), *Bounded Scheduling of Process Networks*; Geilen and Basten (2003) for local cycles.
         """
         while not self.done:
-            cycle = blocked_cycle(actor, self.actors, self.carriers, permits=self.plan.permits)
+            cycle = blocked_cycle(actor, self.actors, self.carriers, self.runtime.runs if self.plan.permits else None)
             if cycle is None:
                 return
             lane, names = cycle

@@ -15,6 +15,7 @@ from enum import IntEnum
 from threading import get_ident
 from typing import Any
 
+import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
@@ -197,19 +198,35 @@ class Execution(Timer):
             if outer.permit is limit:
                 return
             outer = outer.run.starter
-        if not limit.take_nowait():
-            self.wanted = limit
-            self._blocked()
-            try:
-                await limit.take()
-            finally:
+        if limit.take_nowait():
+            self._hold(limit)
+            return
+        event = anyio.Event()
+
+        def granted() -> None:
+            # At once, not when the task gets to run: who looks for a deadlock meanwhile must see who can move.
+            self._hold(limit)
+            self.wanted = None
+            self.released()
+            event.set()
+
+        self.wanted = limit
+        limit.queue(granted)
+        self._blocked()
+        try:
+            await event.wait()
+        except BaseException:
+            if limit.withdraw(granted):
                 self.wanted = None
                 self.released()
+            raise
+
+    def _hold(self, limit: Limit) -> None:
         self.permit = limit
         limit.holders.add(self)
 
     def give_permit_back(self) -> None:
-        """The body is over."""
+        """The body is over, or will not begin."""
         limit, self.permit = self.permit, None
         if limit is not None:
             limit.holders.discard(self)

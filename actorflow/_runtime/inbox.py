@@ -131,8 +131,8 @@ class Inbox:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.n = 0
-        self.high = 0
+        self.n: int = 0
+        self.high: int = 0
         self.lanes: deque[Lane] | None = None
         self._size = 0
         self._send: MemoryObjectSendStream[Any]
@@ -177,6 +177,17 @@ class Inbox:
 
     def take_out(self, wanted: Callable[[Any], bool]) -> list[Any]:
         """Takes out, wherever they stand, the events that nobody is to get any more; the others keep their order."""
+        taken = self.take_out_queued(wanted)
+        self.n -= len(taken)
+        for lane in list(self.lanes or ()):
+            taken += lane.take_out(wanted)
+            if not lane.items and self.lanes is not None:
+                self.lanes.remove(lane)
+        self.admit()
+        return taken
+
+    def take_out_queued(self, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Takes such events out of the queue."""
         taken: list[Any] = []
         for _ in range(self.n):
             item = self._receive.receive_nowait()
@@ -184,12 +195,6 @@ class Inbox:
                 taken.append(self.content(item))
             else:
                 self._send.send_nowait(item)
-        self.n -= len(taken)
-        for lane in list(self.lanes or ()):
-            taken += lane.take_out(wanted)
-            if not lane.items and self.lanes is not None:
-                self.lanes.remove(lane)
-        self.admit()
         return taken
 
     def content(self, item: Any) -> Any:

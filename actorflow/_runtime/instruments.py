@@ -41,6 +41,7 @@ class Hooks:
     dead_letter: Hook | None
     event_unhandled: Hook | None
     inbox_grown: Hook | None
+    breaker_changed: Hook | None
 
     def __init__(self, instruments: Sequence[Instrument]) -> None:
         self._instruments = list(instruments)

@@ -20,11 +20,12 @@ from anyio.abc import TaskGroup
 from actorflow._runtime import _backend
 from actorflow._runtime.dispatch import DEAD_LETTERS
 from actorflow._runtime.execution import Execution
+from actorflow._runtime.gates import Gates
 from actorflow._runtime.instruments import Hooks, Verbose
 from actorflow._runtime.limits import Limit
 from actorflow._runtime.opening import settle
 from actorflow._runtime.resources import Pool
-from actorflow._runtime.router import Plan, plan_of
+from actorflow._runtime.router import plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.timers import Timers
 from actorflow.abc import DeadLetter, Instrument, Journal, Turns
@@ -67,7 +68,6 @@ class Keeper:
         self.turns = turns
         self.journal = journal
         self.grace = grace
-        self.limits = {name: Limit(total) for name, total in (limits or {}).items()}
         self.thread = 0
         # Under Turns every execution begins with a gate, so that each order of executions is a choice.
         self.budget = FAIRNESS if turns is None else 1
@@ -77,6 +77,7 @@ class Keeper:
         self.on_failure = on_failure
         self._pool: Pool | None = None
         self.timers = Timers(self._watch)
+        self.gates = Gates(limits or {}, self.timers)
         self.closed = False
         self.runs: set[LiveRun] = set()
         self._threads: anyio.CapacityLimiter | None = None
@@ -291,8 +292,8 @@ class Keeper:
         """
         self.check_open(workflow)
         plan = plan_of(workflow)
-        if plan.permits:
-            self._check_limits(plan)
+        if plan.gated:
+            self.gates.check(plan)
         run = LiveRun(self, workflow, plan, start_event, context, run_id)
         if context is not None:
             run.adopt(context)
@@ -305,17 +306,6 @@ class Keeper:
         if workflow._actorflow_options.num_concurrent_runs is None or self._take_turn(run):
             run.begin()
         return run
-
-    def _check_limits(self, plan: Plan) -> None:
-        for spec in plan.steps:
-            name = spec.config.limit
-            if name is not None and name not in self.limits:
-                known = ", ".join(map(repr, self.limits)) or "no limits"
-                raise WorkflowRuntimeError(
-                    f"{plan.name}.{spec.name} counts against the limit {name!r}, and this runtime has {known}; run it inside of "
-                    f"`async with Runtime(limits={{{name!r}: …}})`",
-                    code="AF073",
-                )
 
     def _take_turn(self, run: LiveRun) -> bool:
         """Counts a run against its workflow's `num_concurrent_runs`; whether it may begin now."""

@@ -6,11 +6,13 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from actorflow._runtime.actor import Actor, Delivery
+from actorflow._runtime.priority import PriorityActor
 from actorflow._signature import StepSpec
+from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, describe
 from actorflow.flow import Conflate
 
-__all__ = ["ConflatingActor", "make_actor", "refusal", "resolve"]
+__all__ = ["ConflatingActor", "make_actor", "not_placed", "refusal", "resolve"]
 
 
 class ConflatingActor(Actor):
@@ -76,10 +78,12 @@ class ConflatingActor(Actor):
 
 
 def make_actor(workflow: object, spec: StepSpec, index: int) -> Actor:
-    """The actor of a step, with the inbox that its overflow policy wants."""
+    """The actor of a step, with the inbox that its overflow policy or its priority wants."""
     policy = spec.config.overflow
     if isinstance(policy, Conflate):
         return ConflatingActor(workflow, spec, index, policy)
+    if spec.config.priority is not None:
+        return PriorityActor(workflow, spec, index, spec.config.priority)
     return Actor(workflow, spec, index)
 
 
@@ -89,18 +93,38 @@ def resolve(target: Actor, item: Any, where: str) -> tuple[bool, Any, str]:
     Returns:
         Whether the event is dealt with (else it goes into the inbox, or waits for room); the item that is dropped, or
         None; and the reason.
+
+    Raises:
+        Exception: What the user's function raises that gives an event its key, or its place.
     """
     policy = target.overflow
+    if isinstance(target, PriorityActor):
+        target.rank_of(item.event if isinstance(item, Delivery) else item)
     if isinstance(target, ConflatingActor):
         before = target.exchange(target.key_of(item), item)
         return before is not None, before, f"replaced by a newer event with the same key in the inbox of {where}"
-    if target.n < target.capacity:
+    if target.n < target.capacity or policy in {"suspend", "fail"}:
         return False, None, ""
     if policy == "drop_newest":
         return True, item, f"dropped: the inbox of {where} is full, and its overflow is 'drop_newest'"
     oldest = target.pop()
     target.push(item)
     return True, oldest, f"dropped: the inbox of {where} was full, and its overflow is 'drop_oldest'"
+
+
+def not_placed(target: Actor, where: str, event: Event, error: Exception) -> WorkflowRuntimeError:
+    """What the sender is told of an event whose place in the inbox cannot be told because of `error`."""
+    if isinstance(target, PriorityActor):
+        return WorkflowRuntimeError(
+            f"the priority of {where} raised {error!r} on {describe(event)}; it must take each event that the step "
+            "accepts, and give a number",
+            code="AF267",
+        )
+    return WorkflowRuntimeError(
+        f"the key of overflow=conflate(…) of {where} raised {error!r} on {describe(event)}; it must take each event "
+        "that the step accepts, and give something hashable",
+        code="AF076",
+    )
 
 
 def refusal(target: Actor, where: str, event: Event) -> str:

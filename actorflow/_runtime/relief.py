@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from actorflow._runtime.actor import Actor
 from actorflow._runtime.execution import Execution
 from actorflow._runtime.inbox import Lane
+from actorflow._runtime.ports import RunSide
 
 __all__ = ["blocked_cycle", "waits_for_room"]
 
 
 def blocked_cycle(
-    actor: Actor, actors: Iterable[Actor | None], executions: Iterable[Execution], *, permits: bool
+    actor: Actor,
+    actors: Iterable[Actor | None],
+    executions: Collection[Execution],
+    others: Iterable[RunSide] | None,
 ) -> tuple[Lane, frozenset[str]] | None:
     """The closed set of blocked actors that one which has just been blocked belongs to, if there is one.
 
@@ -26,16 +30,26 @@ def blocked_cycle(
             are about, the answer costs nothing.
         actors: All actors of the run.
         executions: All executions of the run.
-        permits: Whether steps of the run wait for permits.
+        others: All runs with which it may share limits, itself included; None where its steps need no permits. Who
+            holds a permit may be stuck in another run, so that the sets go through all of them. The run that closes
+            such a set is always one that can open it: a set without a lane of its own was closed before.
 
     Returns:
         The lane from which the smallest full inbox of the set is to take one event above its capacity (always one of a
         sender inside of the set, or outsiders would steal the room that resolves it), and the names of the steps.
     """
-    if not permits and not _all_blocked(actor):
-        return None
-    stuck_actors = {a for a in actors if a is not None and _all_blocked(a)}
-    stuck = {e for e in executions if e.waiting}
+    if others is None:
+        if not _all_blocked(actor):
+            return None
+        candidates, waiting = actors, executions
+    else:
+        if not any(e.outbox is not None and e.outbox.lanes for e in executions):
+            return None  # nobody of this run waits for room
+        sharing = [run for run in others if run.plan.permits]
+        candidates = [a for run in sharing for a in run.actors]
+        waiting = [e for run in sharing for e in run.carriers]
+    stuck_actors = {a for a in candidates if a is not None and _all_blocked(a)}
+    stuck: set[Execution] = {e for e in waiting if e.waiting}
     while True:
         free = {e for e in stuck if not _is_stuck(e, stuck, stuck_actors)}
         stuck -= free
@@ -46,16 +60,16 @@ def blocked_cycle(
             break
     lanes = [
         lane
-        for execution in sorted(stuck, key=lambda e: e.number)
+        for execution in sorted(stuck.intersection(executions), key=lambda e: e.number)
         if execution.outbox is not None
         for inbox, lane in execution.outbox.lanes.items()
         if inbox in stuck_actors
     ]
-    if not lanes or (not permits and actor not in stuck_actors):
+    if not lanes or (others is None and actor not in stuck_actors):
         return None
     # The first of the smallest in the order of the steps: the same choice on every backend, whatever the set's order.
     lane = min(lanes, key=lambda lane: (lane.inbox.n, lane.inbox.index if isinstance(lane.inbox, Actor) else 0))
-    return lane, frozenset(e.actor.name for e in stuck)
+    return lane, frozenset(e.actor.name for e in stuck.intersection(executions))
 
 
 def waits_for_room(executions: Iterable[Execution]) -> str:

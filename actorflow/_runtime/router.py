@@ -36,6 +36,7 @@ class Plan:
         graph: What it was made from.
         steps: The steps in the order of their indices.
         permits: Whether steps count against limits of the runtime.
+        gated: Whether something of the runtime's decides when, and if, bodies of steps begin.
         refusing: Whether steps refuse events when their inbox is full.
         single: Index of the one receiver, for event classes with exactly one and nothing else to do.
         gathers: The same, for event classes that go to one step, which gathers them.
@@ -53,6 +54,7 @@ class Plan:
         "by_name",
         "collectors",
         "exact",
+        "gated",
         "gathers",
         "graph",
         "handlers",
@@ -74,12 +76,16 @@ class Plan:
         self.by_name = {spec.name: k for k, spec in enumerate(graph.steps)}
         configs = [spec.config for spec in graph.steps]
         self.permits = any(config.limit is not None for config in configs)
+        self.gated = any(config.is_gated for config in configs)
         self.refusing = any(config.overflow == "fail" for config in configs)
         # These have a word to say on every event that arrives.
         self._special = frozenset(
             k
             for k, spec in enumerate(graph.steps)
-            if isinstance(spec.config.overflow, Conflate) or spec.collect is not None or spec.joins
+            if isinstance(spec.config.overflow, Conflate)
+            or spec.config.priority is not None
+            or spec.collect is not None
+            or spec.joins
         )
         self.collectors = graph.collectors
         self.handlers = graph.handlers

@@ -36,7 +36,8 @@ class Runtime:
         instruments: Told what happens in the runs.
         turns: The simulator's gate around every task; None outside of simulations.
         journal: Where runs are recorded; None to record nothing, which costs nothing.
-        limits: How many executions of the steps with ``@step(limit=name)`` may go on at once in all runs, by name.
+        limits: How many executions of the steps with ``@step(limit=name)`` may go on at once in all runs, by name; with
+            ``@step(limit=keyed(name, key))`` so many of each key.
         grace: Seconds after which what does not end though its run has is reported, with its stack.
         on_failure: What becomes of the failure of a run that nobody awaits: ``"log"`` logs it, ``"raise"`` escalates it to
             the runtime, which cancels its other runs and its block, and is left with that error.

@@ -109,7 +109,8 @@ class Ledger(Instrument):
             times = f"{account.first_attempts[step]} times for {account.sent} sendings"
             self._violated(book, step, event, f"was begun {times}: one execution an event and receiver")
         spec = book.plan.steps[book.plan.by_name[step]]
-        if spec.config.num_workers == 1 and spec.collect is None and not spec.joins:
+        in_order = spec.config.priority is None and spec.collect is None and not spec.joins
+        if spec.config.num_workers == 1 and in_order:
             self._in_order(book, step, event)
 
     def _in_order(self, book: _Book, step: str, event: Event) -> None:

@@ -204,6 +204,10 @@ class Recorder(Instrument):
         """A cycle of full inboxes was resolved."""
         self.note("inbox grown", step, None, f"{size} events")
 
+    def breaker_changed(self, run_id: str, step: str, state: str) -> None:
+        """A step is left alone, or tried again."""
+        self.note("breaker", step, None, state)
+
 
 def same_error(error: BaseException | None) -> Any:  # Any: a key to compare by
     """What makes two errors of two runs the same."""
