@@ -13,7 +13,7 @@ import attrs
 
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
-from actorflow.state import StateStore
+from actorflow.state import StateStore, StateWatcher
 
 __all__ = [
     "Compiler",
@@ -111,12 +111,16 @@ class Record:
 
     Attributes:
         run_id: The run it belongs to.
-        kind: ``created``, ``event``, ``ops``, ``done``, ``failed`` or ``closed`` (durability: records and tables).
+        kind: ``created``, ``event``, ``ops``, ``done``, ``failed``, ``recovered``, ``dropped`` or ``closed`` (durability:
+            records and tables).
         invocation: Which event at which step: ``(event number, step index)``; None where no step is concerned.
         attempt: 1 for the first try of the invocation.
-        effects: What the invocation did since its last record, in order: tuples led by their kind (``send``,
-            ``publish``, ``state``, ``collect``).
-        value: For ``closed``, the terminal event; for ``failed``, the delay before the next attempt in seconds.
+        effects: What the invocation did since its last record, in order: tuples led by their kind. ``send`` and ``apart``
+            (event, step), ``list`` (events), ``publish`` and ``prompt`` (event), ``state`` and ``commit`` (path, value),
+            ``collect`` (buffer id, event, batch), ``answer`` (event), ``expired``, ``once`` (key, value), and, where the
+            body may have to run again, what it read and drew: ``get``, ``now``, ``seed``, ``ask_id`` (value).
+        value: For ``closed``, the terminal event; for ``failed``, the delay before the next attempt in seconds; for
+            ``recovered``, the event for the handler and the handler's name; for ``dropped``, the reason.
     """
 
     run_id: str
@@ -183,7 +187,7 @@ class OpenWait:
     remaining: float | None = None
 
 
-class RunPort(Protocol):
+class RunPort(StateWatcher, Protocol):
     """All that a `Context` does, done by whatever it is the face of: an execution, a run, or nothing yet."""
 
     @property
@@ -233,6 +237,14 @@ class RunPort(Protocol):
         """An id for a question, unique in the run."""
         ...
 
+    async def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, the same if the body runs again."""
+        ...
+
+    def remember(self, kind: str, make: Callable[[], T]) -> T:
+        """The same, of something that needs no waiting and is not worth it to be made durable by itself."""
+        ...
+
     def publish(self, event: Event) -> None:
         """Writes to the run's stream."""
         ...
@@ -243,14 +255,6 @@ class RunPort(Protocol):
 
     def attempts(self) -> RetryInfo:
         """What is known of the attempts of this execution."""
-        ...
-
-    def touch_state(self) -> None:
-        """Called before shared state is read or written."""
-        ...
-
-    def record_state(self, path: str | None, value: Any) -> None:
-        """Called after `path` of the shared state became `value`; None: the whole."""
         ...
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from random import Random
 from typing import Any, Generic, Literal, NoReturn, TypeVar, cast, overload
+from uuid import UUID
 
 from typing_extensions import TypeVar as TypeVarDefault
 
@@ -88,13 +92,7 @@ class Context(Generic[StateT]):
         """The run's shared state: ``get``, ``set``, ``edit_state``, ``get_state``, ``set_state``, ``clear``."""
         # Through this object, not through the port of the moment: a context outlives the execution it was made for. Not
         # kept: the two would hold each other, and each execution would leave work for the garbage collector.
-        return StateFace(self._port.state, self._touch_state, self._record_state)
-
-    def _touch_state(self) -> None:
-        self._port.touch_state()
-
-    def _record_state(self, path: str | None, value: Any) -> None:
-        self._port.record_state(path, value)
+        return StateFace(self._port.state, _Watcher(self))
 
     def send_event(self, message: Event, step: str | None = None, *, group: Literal["own"] | None = "own") -> None:
         """Sends an event without waiting.
@@ -192,6 +190,50 @@ class Context(Generic[StateT]):
             return default
         return answer.value
 
+    async def once(self, key: str, make: Callable[[], Awaitable[T]] | Callable[[], T]) -> T:
+        """What `make` gives, called once: a body that runs again, after a snapshot or a crash, gets the same value.
+
+        For what must not happen twice, or would come out otherwise: a payment, a draw, a call of another service. With a
+        store the value is durable when this returns; a crash before that may let `make` be called again.
+
+        Args:
+            key: A name for it, which must be the same when the body runs again.
+            make: A function, async or not.
+
+        Raises:
+            NonDeterministicStep: The body runs again, and asks for another key than the first time.
+            ContextStateError: This is not the context of a step that runs.
+        """
+        value: T = await self._port.once(key, make)
+        return value
+
+    def now(self) -> datetime:
+        """The time, aware and in UTC; a body that runs again gets the same.
+
+        Raises:
+            ContextStateError: This is not the context of a step that runs.
+        """
+        return self._port.remember("now", _utc_now)
+
+    @property
+    def random(self) -> Random:
+        """A random generator of this execution's own; a body that runs again draws the same numbers.
+
+        Each access gives a new generator, so keep it: ``dice = ctx.random``.
+
+        Raises:
+            ContextStateError: This is not the context of a step that runs.
+        """
+        return Random(self._port.remember("seed", _draw_seed))  # noqa: S311 - not for secrets
+
+    def uuid(self) -> UUID:
+        """A random UUID (version 4); a body that runs again gets the same.
+
+        Raises:
+            ContextStateError: This is not the context of a step that runs.
+        """
+        return UUID(int=self.random.getrandbits(128), version=4)
+
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Publishes an event to those who read ``run.stream_events()``; None is ignored.
 
@@ -259,6 +301,35 @@ class Context(Generic[StateT]):
         return f"<Context of {type(self._port.workflow).__name__}{'' if self._port.running else ', not running'}>"
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _draw_seed() -> int:
+    return random.getrandbits(64)
+
+
+class _Watcher:
+    """Tells the port that a context has at the moment what becomes of the state."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context[Any]) -> None:
+        self._context = context
+
+    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
+        return self._context._port.touch_state(what)
+
+    def edited_before(self) -> tuple[Any, ...] | None:
+        return self._context._port.edited_before()
+
+    def record_read(self, value: Any, /) -> None:
+        self._context._port.record_read(value)
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
+        self._context._port.record_state(path, value, before)
+
+
 class _Unstarted:
     """The port of a context before its first run: there is state, and nothing else yet."""
 
@@ -298,6 +369,12 @@ class _Unstarted:
     def new_ask_id(self) -> str:
         self._refuse("ask")
 
+    async def once(self, key: str, make: Callable[[], Any]) -> Any:
+        self._refuse("once")
+
+    def remember(self, kind: str, make: Callable[[], T]) -> T:
+        self._refuse("now, random and uuid")
+
     def publish(self, event: Event) -> None:
         self._refuse("write_event_to_stream")
 
@@ -307,8 +384,14 @@ class _Unstarted:
     def attempts(self) -> RetryInfo:
         self._refuse("retry_info")
 
-    def touch_state(self) -> None:
+    def touch_state(self, what: str, /) -> None:
         """Nobody else can have changed it."""
 
-    def record_state(self, path: str | None, value: Any) -> None:
+    def edited_before(self) -> None:
+        """No body runs."""
+
+    def record_read(self, value: Any, /) -> None:
+        """There is no journal yet."""
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
         """There is no journal yet."""

@@ -17,6 +17,7 @@ __all__ = [
     "ContextSerdeError",
     "ContextStateError",
     "InternalError",
+    "NonDeterministicStep",
     "Problem",
     "ResourceError",
     "StepTimeoutError",
@@ -126,6 +127,10 @@ class WorkflowCancelledError(ActorflowError):
 
 WorkflowCancelledByUser = WorkflowCancelledError
 """Name of `WorkflowCancelledError` in LlamaIndex Workflows."""
+
+
+class NonDeterministicStep(WorkflowRuntimeError):
+    """A body that runs again, after a snapshot or a crash, does not do what it did the first time."""
 
 
 class WorkflowStalled(WorkflowRuntimeError):

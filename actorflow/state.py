@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import anyio
 from typing_extensions import TypeVar as TypeVarDefault
@@ -21,7 +21,7 @@ from typing_extensions import TypeVar as TypeVarDefault
 from actorflow._fits import field_hint, item_hint, misfit
 from actorflow.errors import ContextStateError
 
-__all__ = ["DictState", "InMemoryStateStore", "StateFace", "StateStore", "copy_data"]
+__all__ = ["DictState", "InMemoryStateStore", "StateFace", "StateStore", "StateWatcher", "copy_data"]
 
 T = TypeVar("T")
 
@@ -217,6 +217,49 @@ class StateStore(Generic[S]):
                 self._lock = None
 
 
+class StateWatcher(Protocol):
+    """Who is told of what becomes of a state, and tells a body that runs again what it read and changed before."""
+
+    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
+        """Called before each read (``get``), write (``set``) and transaction (``edit``, at its begin and its end).
+
+        Returns:
+            What came of it the first time, for a body that runs again and has come this far before; None else.
+        """
+        ...
+
+    def edited_before(self) -> tuple[Any, ...] | None:
+        """The state as the next transaction of a body that runs again found it, as ``("commit", state)``; None for none."""
+        ...
+
+    def record_read(self, value: Any, /) -> None:
+        """Called after each read."""
+        ...
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
+        """Called after each write, with the new value at `path`; None for the whole, of a transaction with the old one."""
+        ...
+
+
+class _Nobody:
+    """Watches nothing."""
+
+    def touch_state(self, what: str, /) -> None:
+        """Nobody else can have changed it."""
+
+    def edited_before(self) -> None:
+        """Nothing was."""
+
+    def record_read(self, value: Any, /) -> None:
+        """Nobody wants to know."""
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
+        """Nobody wants to know."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class StateFace(Generic[S]):
     """What ``ctx.store`` is: the shared state of a run, for step bodies and callers.
 
@@ -229,8 +272,7 @@ class StateFace(Generic[S]):
 
     Args:
         store: Where the state is kept.
-        touch: Called before each read and each write.
-        record: Called after each write, with the path and its new value; with None and the new state for the whole.
+        watcher: Told of each read and each write.
 
     Example:
         >>> async def main() -> None:
@@ -244,14 +286,11 @@ class StateFace(Generic[S]):
         2 None
     """
 
-    __slots__ = ("_record", "_store", "_touch")
+    __slots__ = ("_store", "_watcher")
 
-    def __init__(
-        self, store: StateStore[S], touch: Callable[[], None], record: Callable[[str | None, Any], None]
-    ) -> None:
+    def __init__(self, store: StateStore[S], watcher: StateWatcher) -> None:
         self._store = store
-        self._touch = touch
-        self._record = record
+        self._watcher = watcher
 
     async def get(self, path: str, default: Any = ...) -> Any:  # Any: only the caller knows what a path holds
         """Reads by path; never waits.
@@ -263,8 +302,13 @@ class StateFace(Generic[S]):
         Raises:
             ValueError: There is nothing, and no default.
         """
-        self._touch()
-        return self._store.read(path, default)
+        watcher = self._watcher
+        again = watcher.touch_state("get")
+        if again is not None:
+            return again[1]
+        value = self._store.read(path, default)
+        watcher.record_read(value)
+        return value
 
     async def set(self, path: str, value: Any) -> None:  # Any: whatever the state may hold
         """Writes by path; waits only while another task is inside `edit_state`.
@@ -279,18 +323,24 @@ class StateFace(Generic[S]):
         """
         if self._store.editing:
             async with self._store.turn("set"):
-                self._touch()
-                self._store.write(path, value)
-                self._record(path, value)
+                self._write(path, value)
         else:
-            self._touch()
+            self._write(path, value)
+
+    def _write(self, path: str, value: object) -> None:
+        watcher = self._watcher
+        if watcher.touch_state("set") is None:
             self._store.write(path, value)
-            self._record(path, value)
+            watcher.record_state(path, value)
 
     async def get_state(self) -> S:
         """A copy of the whole state, to keep; never waits."""
-        self._touch()
-        return copy_data(self._store.value)
+        again = self._watcher.touch_state("get")
+        if again is not None:
+            return cast("S", copy_data(again[1]))
+        state = self._store.value
+        self._watcher.record_read(state)
+        return copy_data(state)
 
     async def set_state(self, state: S) -> None:
         """Replaces the whole state by a copy of `state`; waits only while another task is inside `edit_state`.
@@ -303,8 +353,8 @@ class StateFace(Generic[S]):
             ContextStateError: The same task is inside `edit_state`.
         """
         async with self._store.turn("set_state"):
-            self._touch()
-            self._record(None, self._store.replace(state))
+            if self._watcher.touch_state("set") is None:
+                self._watcher.record_state(None, self._store.replace(state))
 
     async def clear(self) -> None:
         """Replaces the whole state by a new one of its type; waits only while another task is inside `edit_state`.
@@ -314,8 +364,8 @@ class StateFace(Generic[S]):
             ContextStateError: The same task is inside `edit_state`.
         """
         async with self._store.turn("clear"):
-            self._touch()
-            self._record(None, self._store.clear())
+            if self._watcher.touch_state("set") is None:
+                self._watcher.record_state(None, self._store.clear())
 
     def edit_state(self) -> AbstractAsyncContextManager[S]:
         """A transaction: gives a copy to change, which becomes the state when the block ends without an exception.
@@ -331,12 +381,20 @@ class StateFace(Generic[S]):
     @asynccontextmanager
     async def _edit(self) -> AsyncGenerator[S]:
         async with self._store.turn("edit_state"):
-            self._touch()
-            draft = copy_data(self._store.value)
+            watcher, store = self._watcher, self._store
+            watcher.touch_state("edit")
+            before = watcher.edited_before()
+            if before is not None:
+                # The body runs again, and this block has changed the state already: it sees what it saw, and changes nothing.
+                yield cast("S", copy_data(before[1]))
+                watcher.touch_state("commit")
+                return
+            value = store.value
+            draft = copy_data(value)
             yield draft
-            self._touch()
-            self._store.value = draft
-            self._record(None, draft)
+            watcher.touch_state("edit")
+            store.value = draft
+            watcher.record_state(None, draft, before=value)
 
 
 class InMemoryStateStore(StateFace[S]):
@@ -357,7 +415,7 @@ class InMemoryStateStore(StateFace[S]):
     __slots__ = ()
 
     def __init__(self, initial_state: S) -> None:
-        super().__init__(StateStore(initial_state), lambda: None, lambda _path, _value: None)
+        super().__init__(StateStore(initial_state), _NOBODY)
 
 
 def _new(kind: type[T], who: str, instead: str) -> T:

@@ -70,9 +70,31 @@ def store(**values: Any) -> InMemoryStateStore[DictState]:
     return InMemoryStateStore(DictState(values))
 
 
+class Watcher:
+    """Logs what it is told, and lets nobody on whom `touch` raises."""
+
+    def __init__(self, log: Log | None = None, touch: Callable[[], None] | None = None) -> None:
+        self.log: Log = [] if log is None else log
+        self.touch = touch
+
+    def touch_state(self, what: str, /) -> None:
+        if self.touch is not None:
+            self.touch()
+        self.log.append("touch")
+
+    def edited_before(self) -> None:
+        return None
+
+    def record_read(self, value: Any, /) -> None:
+        pass
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
+        self.log.append((path, value))
+
+
 def logged(state: Any) -> tuple[StateFace[Any], Log]:
     log: Log = []
-    return StateFace(StateStore(state), lambda: log.append("touch"), lambda path, value: log.append((path, value))), log
+    return StateFace(StateStore(state), Watcher(log)), log
 
 
 # -- DictState
@@ -415,7 +437,7 @@ def item(state: Any, **fields: Any) -> Any:
 async def test_typed_states_take_what_fits(kind: Any) -> None:
     """A state of each library is made of its defaults, and takes at every depth what its annotations say."""
     store = StateStore.of(kind)
-    face = StateFace[Any](store, lambda: None, lambda _path, _value: None)
+    face = StateFace[Any](store, Watcher())
     one = item(store.value, id=1)
     for path, value in (
         ("count", 2),
@@ -525,7 +547,7 @@ async def test_a_state_keeps_its_declared_type() -> None:
         extra: int = 0
 
     store = StateStore.of(AttrsState)
-    face = StateFace(store, lambda: None, lambda _path, _value: None)
+    face = StateFace(store, Watcher())
     await face.set_state(More(extra=1))
     with pytest.raises(
         ValueError, match=r"^cannot set 'extra' in the state: More\.extra must be int, got str \('x'\)$"
@@ -812,7 +834,7 @@ async def test_a_touch_that_raises_commits_nothing() -> None:
             raise ContextStateError("too late", code="AF000")
 
     inner = StateStore(DictState(n=1))
-    face = StateFace(inner, touch, lambda _path, _value: None)
+    face = StateFace(inner, Watcher(touch=touch))
     with pytest.raises(ContextStateError):
         async with face.edit_state() as state:
             state.n = 2

@@ -7,13 +7,15 @@ somebody may see it earlier.
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from enum import IntEnum
 from threading import get_ident
-from typing import Any
+from typing import Any, NoReturn, TypeVar, cast
 
 import anyio
 from anyio import CancelScope
@@ -28,8 +30,8 @@ from actorflow._runtime.timers import Timer
 from actorflow._runtime.waits import MAX_WAITING, Wait, matcher
 from actorflow.abc import Record
 from actorflow.context import Context
-from actorflow.errors import ContextStateError, WorkflowRuntimeError
-from actorflow.events import Event
+from actorflow.errors import ContextStateError, NonDeterministicStep, WorkflowRuntimeError
+from actorflow.events import Event, describe
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore
 
@@ -40,6 +42,16 @@ OUTBOX_LIMIT = 100_000
 
 current_execution: ContextVar[Execution | None] = ContextVar("actorflow_execution", default=None)
 """Set once per task, not per event: what a body calls, and tasks it starts, find their execution by it."""
+
+LOG_LIMIT = 10_000
+"""How many deeds of one body are kept in case that it has to run again; one that does more cannot be resumed in its middle."""
+
+T = TypeVar("T")
+
+_SENT = ("send",)
+_SET = ("set",)
+_EXPIRED = ("expired",)
+_FOR_ITSELF = frozenset({"get", "now", "seed", "ask_id"})
 
 _new_context = Context.__new__
 _no_attempts = RetryInfo()
@@ -82,12 +94,14 @@ class Execution(Timer):
         "held",
         "item",
         "latest",
+        "log",
         "lost",
         "number",
         "out",
         "outbox",
         "permit",
         "phase",
+        "replay",
         "run",
         "scope",
         "sent",
@@ -120,6 +134,8 @@ class Execution(Timer):
         self.began = 0.0
         self.fired = False
         self.lost: str | None = None
+        self.log: list[tuple[Any, ...]] | None = None
+        self.replay: deque[tuple[Any, ...]] | None = None
         self.sent = False
         self.slot = False
         self.waiting = 0
@@ -137,8 +153,41 @@ class Execution(Timer):
         if self.context is not None:
             self.context._port = self.run
             self.context = None
+        self.log = self.replay = None
         if error is not None:
             self.held = None
+
+    # ------------------------------------------------------------------------------------------------ running again
+    def note(self, entry: tuple[Any, ...]) -> None:
+        """Keeps what the body has done, in case that it has to run again: after a snapshot, or a crash."""
+        if self.log is None:
+            self.log = [entry]
+        elif len(self.log) <= LOG_LIMIT:
+            self.log.append(entry)
+
+    def again(self, *kinds: str) -> tuple[Any, ...] | None:
+        """What the body's next deed was the first time; None if it has not come this far before.
+
+        Raises:
+            NonDeterministicStep: It was of none of these kinds.
+        """
+        replay = self.replay
+        if not replay:
+            return None
+        entry = replay[0]
+        if entry[0] not in kinds:
+            raise self._another(kinds[0], entry[0])
+        replay.popleft()
+        self.note(entry)
+        return entry
+
+    def _another(self, now: str, before: str) -> NonDeterministicStep:
+        return NonDeterministicStep(
+            f"{self.run.plan.name}.{self.actor.name} runs again for {describe(self.event)}, and does another thing than the "
+            f"first time: {now} where it was {before}, after {len(self.log or ())} that were the same; let what a body does "
+            "follow from its event, from what it reads through its context, and from ctx.once, ctx.now and ctx.random",
+            code="AF300",
+        )
 
     # ------------------------------------------------------------------------------------------------ slots
     def _give_slot_back(self) -> None:
@@ -287,6 +336,9 @@ class Execution(Timer):
         run, journal = self.run, self.run.journal
         assert journal is not None  # noqa: S101
         effects, self.effects = self.effects or [], None
+        if kind == "done":
+            # What it read and drew was for running again, which it will not.
+            effects = [effect for effect in effects if effect[0] not in _FOR_ITSELF]
         if run.dirty is self:
             run.dirty = None
         item = self.item
@@ -300,7 +352,7 @@ class Execution(Timer):
                 run.route(effect[1], effect[2], self, number, trail=item.trail)
             elif effect[0] == "list":
                 fan_out(run, effect[1], self, number)
-            elif effect[0] == "publish":
+            elif effect[0] in {"publish", "prompt"}:
                 run.publish_recorded(effect[1], number)
         return number
 
@@ -313,11 +365,12 @@ class Execution(Timer):
             else:
                 self._post_now(event, step, apart=kind == "apart")
 
-    def _publish_now(self, event: Event) -> None:
+    def _publish_now(self, event: Event, kind: str = "publish") -> None:
+        self.note((kind,))
         if self.run.journal is None:
             self.run.publish(event)
         else:
-            self._effect("publish", event)
+            self._effect(kind, event)
             self.record("ops")
 
     def _post_now(self, event: Event, step: str | None, *, apart: bool) -> None:
@@ -326,6 +379,7 @@ class Execution(Timer):
             run.dead_letter(event, self.lost, self.actor.name, 0)
             return
         self.sent = True
+        self.note(_SENT)
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, self.actor.name, event)
         if run.journal is not None:
@@ -393,6 +447,8 @@ class Execution(Timer):
         self.run.check(event, step)
         if self.actor.idle_timeout is not None:
             self.progress()
+        if self.replay and not self.actor.atomic and self.again("send"):
+            return
         outbox, effects = self.outbox, self.effects
         if (outbox is not None and outbox.parked >= OUTBOX_LIMIT) or (
             effects is not None and len(effects) >= OUTBOX_LIMIT
@@ -419,7 +475,11 @@ class Execution(Timer):
             self.post(event, step, apart=apart)
             await checkpoint()
             return
+        if self.replay and self.again("send"):
+            await checkpoint()
+            return
         self.sent = True
+        self.note(_SENT)
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, self.actor.name, event)
         rooms: list[Room] = []
@@ -451,7 +511,7 @@ class Execution(Timer):
             if self.held is None:
                 self.held = []
             self.held.append(("publish", event, None))
-        else:
+        elif not (self.replay and self.again("publish")):
             self._publish_now(event)
 
     def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Any] | None:
@@ -461,10 +521,15 @@ class Execution(Timer):
         run, actor = self.run, self.actor
         if get_ident() != run.thread:
             run.check_thread()
+        if self.replay and (entry := self.again("collect")):
+            return list(entry[1]) if entry[1] is not None else None
         if run.journal is None and actor.idle_timeout is None:
-            return actor.buffer(buffer_id).add(event, expected)
-        self.touch_state()
+            batch = actor.buffer(buffer_id).add(event, expected)
+            self.note(("collect", batch))
+            return batch
+        self._touch()
         batch = actor.buffer(buffer_id).add(event, expected)
+        self.note(("collect", batch))
         if run.journal is not None:
             self._effect("collect", buffer_id, event, batch)
         return batch
@@ -496,13 +561,25 @@ class Execution(Timer):
         wait = Wait(actor, self, kind, matcher(requirements), prompt)
         wait.judge = judge
         wait.id = wait_id or ""
-        if prompt is not None and not run.is_prompted(wait_id):
-            self.publish(prompt)
+        if self.replay:
+            if self.replay[0][0] == "prompt":
+                self.again("prompt")
+            if entry := self.again("answer", "expired", "waiting"):
+                if entry[0] == "waiting":
+                    assert self.log is not None  # noqa: S101
+                    self.log.pop()  # it is not over
+                    timeout = entry[1]
+                else:
+                    await checkpoint()
+                    return entry[1] if entry[0] == "answer" else self._expired(kind, timeout)
+        elif prompt is not None and not run.is_prompted(wait_id):
+            self._publish_now(prompt, "prompt")
         if run.hooks.wait_opened is not None:
             run.hooks.wait_opened(run.run_id, actor.name, kind)
         await self._wait_for_answer(wait, timeout)
         if wait.error is not None:
             raise wait.error
+        self.note(("answer", wait.event))
         if run.journal is not None:
             self._effect("answer", wait.event)
             if run.journal.durable < wait.record:
@@ -511,7 +588,35 @@ class Execution(Timer):
 
     def new_ask_id(self) -> str:
         """An id for a question: by the run and a number in it."""
-        return self.run.new_ask_id()
+        return self.remember("ask_id", self.run.new_ask_id)
+
+    def remember(self, kind: str, make: Callable[[], T]) -> T:
+        """A value that the body gets again if it runs again."""
+        if self.replay and (entry := self.again(kind)):
+            return cast("T", entry[1])
+        value = make()
+        self.note((kind, value))
+        if self.run.journal is not None:
+            self._effect(kind, value)
+        return value
+
+    async def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """The same, of something that may take a while; durable when it returns."""
+        if self.replay and (entry := self.again("once")):
+            if entry[1] != key:
+                raise self._another(f"ctx.once({key!r})", f"ctx.once({entry[1]!r})")
+            await checkpoint()
+            return entry[2]
+        value = make()
+        if inspect.isawaitable(value):
+            value = await value
+        else:
+            await checkpoint()
+        self.note(("once", key, value))
+        if self.run.journal is not None:
+            self._effect("once", key, value)
+            await self.run.journal.sync(self.record("ops"))
+        return value
 
     async def _wait_for_answer(self, wait: Wait, timeout: float | None) -> None:
         run, actor = self.run, self.actor
@@ -538,12 +643,16 @@ class Execution(Timer):
             run.close_wait(wait)
             self.continue_clock(left)
         if wait.expired:
+            self.note(_EXPIRED)
             if run.journal is not None:
                 self._effect("expired")
-            raise TimeoutError(
-                f"AF280: {run.plan.name}.{actor.name} waited {timeout:g} s for {wait.kind.__name__}, and none came; "
-                "catch TimeoutError, or give wait_for_event more time"
-            )
+            self._expired(wait.kind, timeout)
+
+    def _expired(self, kind: type[Event], timeout: float | None) -> NoReturn:
+        raise TimeoutError(
+            f"AF280: {self.run.plan.name}.{self.actor.name} waited {timeout or 0:g} s for {kind.__name__}, and none came; "
+            "catch TimeoutError, or give wait_for_event more time"
+        )
 
     def attempts(self) -> RetryInfo:
         """What is known of earlier attempts."""
@@ -557,8 +666,14 @@ class Execution(Timer):
             last_failed_at=made.last_failed_at,
         )
 
-    def touch_state(self) -> None:
+    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
         """What another execution did to shared state must be in the journal before what this one does."""
+        if self.replay and what != "edit":
+            return self.again(what)
+        self._touch()
+        return None
+
+    def _touch(self) -> None:
         run = self.run
         if self.actor.idle_timeout is not None:
             self.progress()
@@ -568,10 +683,21 @@ class Execution(Timer):
                 dirty.record("ops")
             run.dirty = self
 
-    def record_state(self, path: str | None, value: Any) -> None:
-        """Shared state has changed."""
+    def edited_before(self) -> tuple[Any, ...] | None:
+        """The state as the body found it when it changed it in a transaction the first time."""
+        return next((entry for entry in self.replay or () if entry[0] == "commit"), None)
+
+    def record_read(self, value: Any, /) -> None:
+        """Shared state was read: the body must find the same if it runs again."""
+        self.note(("get", value))
         if self.run.journal is not None:
-            self._effect("state", path, value)
+            self._effect("get", value)
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
+        """Shared state has changed."""
+        self.note(_SET if before is None else ("commit", before))
+        if self.run.journal is not None:
+            self._effect("state" if before is None else "commit", path, value)
 
 
 def not_an_event(where: str, value: object) -> WorkflowRuntimeError:

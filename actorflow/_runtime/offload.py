@@ -115,6 +115,14 @@ class ThreadPort:
         """An id for a question, which a thread cannot ask."""
         return self._port.new_ask_id()
 
+    async def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """A value that is the same if the body runs again: through ``anyio.from_thread.run``."""
+        return await self._port.once(key, make)
+
+    def remember(self, kind: str, make: Callable[[], T]) -> T:
+        """The same, of something that needs no waiting."""
+        return self._call(lambda port: port.remember(kind, make))
+
     def publish(self, event: Event) -> None:
         """Writes to the stream."""
         self._call(lambda port: port.publish(event))
@@ -127,13 +135,21 @@ class ThreadPort:
         """What is known of earlier attempts."""
         return self._call(lambda port: port.attempts())
 
-    def touch_state(self) -> None:
+    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
         """Called before shared state is read or written, in the event loop."""
-        self._port.touch_state()
+        return self._port.touch_state(what)
 
-    def record_state(self, path: str | None, value: Any) -> None:
+    def edited_before(self) -> tuple[Any, ...] | None:
+        """What the next transaction found the first time."""
+        return self._port.edited_before()
+
+    def record_read(self, value: Any, /) -> None:
+        """Called after shared state was read, in the event loop."""
+        self._port.record_read(value)
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
         """Called after shared state has changed, in the event loop."""
-        self._port.record_state(path, value)
+        self._port.record_state(path, value, before)
 
 
 def foreign_thread(where: str) -> WorkflowRuntimeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 from anyio import CancelScope
@@ -27,6 +27,8 @@ from actorflow.retry import RetryInfo
 from actorflow.state import StateStore
 
 __all__ = ["LiveRun"]
+
+T = TypeVar("T")
 
 
 class LiveRun(handle.Run[Any], Ending):
@@ -337,6 +339,21 @@ class LiveRun(handle.Run[Any], Ending):
         self.asked += 1
         return f"{self.run_id}/{self.asked}"
 
+    async def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Has no meaning outside of a step."""
+        raise self._not_in_step("once")
+
+    def remember(self, kind: str, make: Callable[[], T]) -> T:
+        """Has no meaning outside of a step."""
+        raise self._not_in_step("now, random and uuid")
+
+    def _not_in_step(self, verb: str) -> ContextStateError:
+        return ContextStateError(
+            f"{verb} gives what a body gets again when it runs again, and this is not a step's context (or its step has "
+            "returned); call it inside the step's body",
+            code="AF049",
+        )
+
     def collect(self, event: Event, expected: Sequence[type[Event]], buffer_id: str | None) -> list[Any] | None:
         """Has no meaning outside of a step."""
         raise ContextStateError(
@@ -353,14 +370,20 @@ class LiveRun(handle.Run[Any], Ending):
             code="AF047",
         )
 
-    def touch_state(self) -> None:
+    def touch_state(self, what: str, /) -> None:
         """What an execution did to shared state must be in the journal before what the outside does."""
         if self.journal is not None:
             if self.dirty is not None and self.dirty.effects:
                 self.dirty.record("ops")
             self.dirty = None
 
-    def record_state(self, path: str | None, value: Any) -> None:
+    def edited_before(self) -> None:
+        """No body runs."""
+
+    def record_read(self, value: Any, /) -> None:
+        """Nobody runs again because of it."""
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
         """The outside has changed shared state."""
         if self.journal is not None:
             self.append(Record(self.run_id, "ops", effects=(("state", path, value),)))

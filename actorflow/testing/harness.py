@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -34,6 +35,7 @@ from actorflow.workflow import Workflow
 __all__ = ["Harness", "StepOutcome", "run_step"]
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------------------- one step
 
@@ -243,6 +245,16 @@ class _FakePort:
         self._asked += 1
         return f"{self.run_id}/{self._asked}"
 
+    async def once(self, key: str, make: Callable[[], Any]) -> Any:
+        value = make()
+        if inspect.isawaitable(value):
+            return await value
+        await anyio.lowlevel.checkpoint()
+        return value
+
+    def remember(self, kind: str, make: Callable[[], T]) -> T:
+        return make()
+
     def publish(self, event: Event) -> None:
         self.published.append(event)
 
@@ -256,10 +268,16 @@ class _FakePort:
     def attempts(self) -> RetryInfo:
         return self._retry
 
-    def touch_state(self) -> None:
+    def touch_state(self, what: str, /) -> None:
         """Nobody else can have changed it."""
 
-    def record_state(self, path: str | None, value: Any) -> None:
+    def edited_before(self) -> None:
+        """It runs for the first time."""
+
+    def record_read(self, value: Any, /) -> None:
+        """There is no journal."""
+
+    def record_state(self, path: str | None, value: Any, /, before: Any = None) -> None:
         """There is no journal."""
 
 
