@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import attrs
 
+from actorflow._image import RunImage
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore, StateWatcher
@@ -190,6 +191,10 @@ class OpenWait:
 class RunPort(StateWatcher, Protocol):
     """All that a `Context` does, done by whatever it is the face of: an execution, a run, or nothing yet."""
 
+    def image(self) -> RunImage | None:
+        """The run as values, to go on with it elsewhere; None where nothing is in flight."""
+        ...
+
     @property
     def run_id(self) -> str:
         """Id of the run."""
@@ -285,7 +290,7 @@ class Snapshots(Protocol):
 class Launcher(Protocol):
     """Starts runs: the run floor's side of `Workflow` and `Context`."""
 
-    def start(self, workflow: Any, start_event: Event, context: Any, run_id: str | None, /) -> Any:
+    def start(self, workflow: Any, start_event: Event | None, context: Any, run_id: str | None, /) -> Any:
         """Starts a run in the caller's event loop and returns its handle, a `Run`, which stands above this room."""
         ...
 

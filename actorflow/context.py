@@ -11,6 +11,7 @@ from uuid import UUID
 
 from typing_extensions import TypeVar as TypeVarDefault
 
+from actorflow._image import RunImage
 from actorflow.abc import RunPort, ports
 from actorflow.asking import Answer, Ask
 from actorflow.errors import ContextStateError
@@ -333,14 +334,18 @@ class _Watcher:
 class _Unstarted:
     """The port of a context before its first run: there is state, and nothing else yet."""
 
-    __slots__ = ("state", "workflow")
+    __slots__ = ("_image", "state", "workflow")
 
     run_id = ""
     running = False
 
-    def __init__(self, workflow: object, state: StateStore[Any]) -> None:
+    def __init__(self, workflow: object, state: StateStore[Any], image: RunImage | None = None) -> None:
         self.workflow = workflow
         self.state = state
+        self._image = image
+
+    def image(self) -> RunImage | None:
+        return self._image
 
     def _refuse(self, verb: str) -> NoReturn:
         raise ContextStateError(

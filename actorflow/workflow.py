@@ -466,7 +466,10 @@ class Workflow(Generic[StartT, StopT]):
                 self._actorflow_twice("start event")
             start_event = start
         expected: type[Event] = self._actorflow_graph().start_event
-        if start_event is None:
+        goes_on = ctx is not None and not ctx._port.running and ctx._port.image() is not None
+        if goes_on and start_event is None and not fields:
+            pass  # with the run that the context holds
+        elif start_event is None:
             start_event = expected(**fields)  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
         elif fields:
             raise WorkflowRuntimeError(
@@ -480,7 +483,7 @@ class Workflow(Generic[StartT, StopT]):
                 f"pass run(start_event={expected.__name__}(…))",
                 code="AF023",
             )
-        run: Run[Any] = ports.launcher.start(self, start_event, ctx, run_id)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        run: Run[Any] = ports.launcher.start(self, start_event, ctx, run_id)
         return run
 
     def _actorflow_twice(self, what: str) -> None:

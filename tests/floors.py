@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("supervision", "resources", "_recipes"),
         ("_fits",),
         ("state",),
+        ("_image",),
         ("abc",),
         ("asking",),
         ("context",),

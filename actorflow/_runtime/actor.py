@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from actorflow._image import ProgressImage
 from actorflow._runtime.groups import Member, Trail, key_function
 from actorflow._runtime.inbox import Inbox
 from actorflow._runtime.joins import Buffer, Join
@@ -15,7 +16,17 @@ from actorflow._runtime.timers import Timer
 from actorflow._signature import StepSpec
 from actorflow.supervision import Intensity, Restart
 
-__all__ = ["CONTEXT_EVENT", "EVENT", "EVENT_CONTEXT", "SPECIAL", "Actor", "Delivery", "Incarnation", "Suspension"]
+__all__ = [
+    "CONTEXT_EVENT",
+    "EVENT",
+    "EVENT_CONTEXT",
+    "SPECIAL",
+    "Actor",
+    "Delivery",
+    "Incarnation",
+    "Resumed",
+    "Suspension",
+]
 
 EVENT, CONTEXT_EVENT, EVENT_CONTEXT, SPECIAL = 0, 1, 2, 3
 _STYLES = {"event": EVENT, "context_event": CONTEXT_EVENT, "event_context": EVENT_CONTEXT}
@@ -44,6 +55,20 @@ class Delivery:
         self.record = record
         self.member = member
         self.trail = trail
+
+
+class Resumed(Delivery):
+    """One that was on its way, or in the hands of a body, when an image of its run was taken.
+
+    Attributes:
+        progress: How far the body had come.
+    """
+
+    __slots__ = ("progress",)
+
+    def __init__(self, item: Delivery, progress: ProgressImage) -> None:
+        super().__init__(item.event, item.number, item.record, item.member, item.trail)
+        self.progress = progress
 
 
 class SlotHolder(Protocol):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from contextvars import Context as Variables
@@ -26,7 +27,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow._runtime import _backend
-from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Delivery, Suspension
+from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Delivery, Resumed, Suspension
 from actorflow._runtime.breaker import Circuit, State
 from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
 from actorflow._runtime.fan_in import fan_out, gather, release
@@ -217,6 +218,11 @@ class Carrier(Execution):
         while True:
             if phase is BODY:
                 if wrapped:
+                    if item.__class__ is Resumed:
+                        await self._resume(item)
+                        phase, item, out = self.phase, self.item, self.out
+                        if phase is SETTLE:
+                            continue
                     event = item.event
                     if journal is not None and journal.durable < item.record:
                         await journal.sync(item.record)
@@ -343,6 +349,21 @@ class Carrier(Execution):
             return False
 
     # ------------------------------------------------------------------------------------------------ ends of a body
+    async def _resume(self, item: Resumed) -> None:
+        """Takes up an event where its body was when an image of the run was taken."""
+        progress = item.progress
+        self.item = Delivery(item.event, item.number, item.record, item.member, item.trail)
+        if progress.returned:
+            out: Any = list(progress.out) if progress.listed else progress.out[0] if progress.out else None
+            self.phase, self.out = SETTLE, out
+            return
+        if progress.attempts is not None:
+            self.attempts_made = Attempts.restored(progress.attempts, self.run.timers.clock())
+            self.began = self.attempts_made.began
+        if progress.delay is not None:
+            await self._again_in(progress.delay)
+        self.replay = deque(progress.log)
+
     async def _special(self, event: Event) -> Any:
         """Calls a body that needs more than a call: a limit, a rate or a breaker, a thread, or a process."""
         run, spec = self.run, self.actor.spec
@@ -518,9 +539,12 @@ class Carrier(Execution):
         run = self.run
         self.phase = BODY
         if delay > 0:
-            suspension = Suspension(self.actor, self)
+            suspension = self.suspension = Suspension(self.actor, self)
             run.timers.arm(suspension, run.timers.clock() + delay)
-            await self.suspend(suspension)
+            try:
+                await self.suspend(suspension)
+            finally:
+                self.suspension = None
         else:
             await checkpoint()
 

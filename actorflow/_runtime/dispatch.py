@@ -51,6 +51,7 @@ class Dispatch(Timer):
     Attributes:
         tasks: Carrier tasks alive, or about to be.
         suspended: Of those, how many are suspended in waits that only the outside can end.
+        prompts: How many prompts nobody has answered.
         pending: The run waits for its turn: its workflow has as many runs as it may have.
         outbox: What was sent from outside and waits for room.
         done: The run is over; tasks may still be unwinding.
@@ -65,8 +66,7 @@ class Dispatch(Timer):
     __slots__ = (
         "_dropped",
         "_grown",
-        "_prompts",
-        "_unhandled",
+                "_unhandled",
         "actors",
         "appended",
         "budget",
@@ -81,6 +81,7 @@ class Dispatch(Timer):
         "outbox",
         "pending",
         "plan",
+        "prompts",
         "runtime",
         "single",
         "suspended",
@@ -121,7 +122,7 @@ class Dispatch(Timer):
         self.groups: dict[Group, None] | None = None
         self.waits: Waits | None = None
         self._dropped = 0
-        self._prompts = 0
+        self.prompts = 0
         self._unhandled = 0
         self._grown: set[frozenset[str]] | None = None
 
@@ -277,10 +278,10 @@ class Dispatch(Timer):
             self.stop(stop, None if sender is None or sender.in_body else sender)
             return
         if route.kind == "stream":
-            self._prompts += 1
+            self.prompts += 1
             self.publish(event)
-        elif self._prompts and isinstance(event, HumanResponseEvent):
-            self._prompts -= 1
+        elif self.prompts and isinstance(event, HumanResponseEvent):
+            self.prompts -= 1
         answered = self.waits is not None and self._answer(event, record)
         receivers = route.receivers if step is None else (self.plan.by_name[step],)
         if not receivers:
@@ -330,6 +331,18 @@ class Dispatch(Timer):
             outbox = sender.outbox = Outbox()
         outbox.park(target, item, room)
         return False
+
+    def put_back(self, target: Actor, item: Any) -> None:
+        """Puts an item where it was when an image of the run was taken: nothing is dropped for lack of room."""
+        outbox = self.outbox
+        if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:
+            target.push(item)
+            if not target.starting and target.busy < target.limit:
+                self.start_carrier(target)
+            return
+        if outbox is None:
+            outbox = self.outbox = Outbox()
+        outbox.park(target, item)
 
     def _resolved(self, target: Actor, item: Any) -> bool:
         """Applies the overflow policy of a step that does not suspend its senders; whether the event is dealt with."""

@@ -114,7 +114,7 @@ class Ending(Publishing):
             return
         parent = self.parent
         if (
-            self._prompts
+            self.prompts
             or self.suspended
             or (self.waits is not None and self.waits.kept)
             or self.workflow._actorflow_options.on_stall == "idle"

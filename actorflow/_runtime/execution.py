@@ -21,6 +21,7 @@ import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
+from actorflow._image import AttemptsImage, RunImage
 from actorflow._runtime.actor import Actor, Delivery, Suspension
 from actorflow._runtime.fan_in import fan_out
 from actorflow._runtime.inbox import Outbox, Room
@@ -78,6 +79,16 @@ class Attempts:
         self.last_error: BaseException | None = None
         self.last_failed_at: datetime | None = None
 
+    @classmethod
+    def restored(cls, image: AttemptsImage, now: float) -> Attempts:
+        """The same, on another clock."""
+        made = cls(now - image.since_began)
+        made.first_failure = now - image.since_failure
+        made.failures = image.failures
+        made.last_error = image.error
+        made.last_failed_at = None if image.failed_at is None else datetime.fromisoformat(image.failed_at)
+        return made
+
 
 class Execution(Timer):
     """What a body that runs may do; the port of the `Context` that it was given."""
@@ -106,6 +117,7 @@ class Execution(Timer):
         "scope",
         "sent",
         "slot",
+        "suspension",
         "waiting",
         "wanted",
     )  # fmt: skip
@@ -138,6 +150,7 @@ class Execution(Timer):
         self.replay: deque[tuple[Any, ...]] | None = None
         self.sent = False
         self.slot = False
+        self.suspension: Suspension | None = None
         self.waiting = 0
 
     def begin(self, item: Any) -> None:
@@ -146,6 +159,7 @@ class Execution(Timer):
         self.phase = Phase.BODY
         self.slot = True
         self.actor.busy += 1
+        self.run.carriers.add(self)  # before its task begins: an image must not miss it
 
     # ------------------------------------------------------------------------------------------------ ends of a body
     def _end_execution(self, error: BaseException | None) -> None:
@@ -422,6 +436,10 @@ class Execution(Timer):
     def state(self) -> StateStore[Any]:
         """The run's shared state."""
         return self.run.state
+
+    def image(self) -> RunImage | None:
+        """The run as values."""
+        return self.run.image()
 
     @property
     def running(self) -> bool:

@@ -5,7 +5,7 @@ Functions over a run and `actorflow._runtime.groups`. Each is synchronous, and l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from actorflow._runtime.actor import Actor, Delivery
@@ -16,7 +16,7 @@ from actorflow.collect import Take
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, GatheredEvent, describe
 
-__all__ = ["fan_out", "gather", "join", "misses", "release"]
+__all__ = ["fan_out", "gather", "join", "look_again", "misses", "release"]
 
 JOIN_LIMIT = 100_000
 """How many events a step with several event parameters holds while their partners are missing."""
@@ -220,6 +220,13 @@ def _abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | N
             carrier.lose(reason)
     for item in gone:
         run.discard(item, reason, None, 0, sender)
+
+
+def look_again(run: DispatchSide, members: Iterable[Member]) -> None:
+    """Sees which members of a run that goes on from an image are stuck."""
+    for member in members:
+        if member.live and member.live == member.held:
+            _stuck(run, member, None)
 
 
 # -- joins

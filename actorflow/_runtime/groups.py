@@ -13,7 +13,7 @@ that are left are held in this way, the group can never close, and says so at on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -107,10 +107,11 @@ class Gathering:
         events: In order of arrival, what has come and has not been given out.
         trail: The recoveries of all of it.
         done: Whether nothing more is given out.
+        given: Keys whose batch was given out.
         lacking: For an exact `Take`, how many events are lacking; 0 for any other.
     """
 
-    __slots__ = ("_batches", "_given", "_key", "_take", "done", "events", "lacking", "trail")
+    __slots__ = ("_batches", "_key", "_take", "done", "events", "given", "lacking", "trail")
 
     def __init__(self, collect: Collect) -> None:
         release = collect.release
@@ -121,7 +122,7 @@ class Gathering:
         self._key = key_function(collect.key)
         self.lacking = self._take if isinstance(release, Take) and release.exact and self._key is None else 0
         self._batches: dict[Hashable, list[Event]] = {}
-        self._given: set[Hashable] = set()
+        self.given: set[Hashable] = set()
 
     def add(self, event: Event, trail: Trail | None) -> list[Event] | None:
         """Adds an event; the batch to give out now, None for none.
@@ -134,7 +135,7 @@ class Gathering:
             raise TooLate
         if self._key is not None:
             key = self._key(event)
-            if key in self._given:
+            if key in self.given:
                 raise TooLate
             batch = self._batches.setdefault(key, [])
         else:
@@ -147,7 +148,7 @@ class Gathering:
         if len(batch) != self._take:
             return None
         if self._key is not None:
-            self._given.add(key)
+            self.given.add(key)
             return self._batches.pop(key)
         self.done = True
         self.events = []
@@ -163,6 +164,26 @@ class Gathering:
             return batches
         events, self.events = self.events, []
         return [events]
+
+    def batches(self) -> list[tuple[Any, list[Event]]]:
+        """What has come and was not given out, by key; under None where there is no key."""
+        return list(self._batches.items()) if self._key is not None else [(None, self.events)] if self.events else []
+
+    def restore(
+        self,
+        batches: Iterable[tuple[Any, Iterable[Event]]],
+        trail: Trail | None,
+        done: bool,
+        lacking: int,
+        given: Iterable[Hashable],
+    ) -> None:
+        """Puts back what `batches` gave, and the attributes."""
+        for key, events in batches:
+            if self._key is not None:
+                self._batches[key] = list(events)
+            else:
+                self.events = list(events)
+        self.trail, self.done, self.lacking, self.given = trail, done, lacking, set(given)
 
     def left(self) -> list[Event]:
         """What has come and was not given out."""

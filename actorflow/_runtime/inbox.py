@@ -69,12 +69,14 @@ class Lane:
     def take_out(self, wanted: Callable[[Any], bool]) -> list[Any]:
         """Takes out the events that are not to wait any more."""
         taken: list[Any] = []
-        before, self.items = self.items, deque(entry for entry in self.items if not wanted(entry[0]))
-        for item, room in before:
-            if wanted(item):
-                taken.append(item)
-                if room is not None:
-                    room.open()
+        for _ in range(len(self.items)):
+            item, room = entry = self.items.popleft()
+            if not wanted(item):
+                self.items.append(entry)
+                continue
+            taken.append(item)
+            if room is not None:
+                room.open()
         if taken:
             outbox = self.outbox
             outbox.parked -= len(taken)
@@ -185,6 +187,17 @@ class Inbox:
                 self.lanes.remove(lane)
         self.admit()
         return taken
+
+    def listed(self) -> list[Any]:
+        """All that is queued or waits in a lane, in order; it stays where it is."""
+        found: list[Any] = []
+
+        def look(item: Any) -> bool:
+            found.append(item)
+            return False
+
+        self.take_out(look)
+        return found
 
     def take_out_queued(self, wanted: Callable[[Any], bool]) -> list[Any]:
         """Takes such events out of the queue."""

@@ -179,6 +179,10 @@ class Join(Generic[H]):
         """For each batch that is begun: which parameters lack an event."""
         return [tuple(k for k, lane in enumerate(lanes) if not lane) for lanes in self._buckets.values()]
 
+    def peek(self) -> list[H]:
+        """Everything, in order; it stays where it is."""
+        return [item for lanes in self._buckets.values() for lane in lanes for item in lane]
+
     def drain(self) -> list[H]:
         """Takes out everything."""
         return self.take_out(lambda _: True)

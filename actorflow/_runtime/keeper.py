@@ -17,7 +17,9 @@ import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
+from actorflow._image import RunImage
 from actorflow._runtime import _backend
+from actorflow._runtime.capture import go_on, take
 from actorflow._runtime.dispatch import DEAD_LETTERS
 from actorflow._runtime.execution import Execution
 from actorflow._runtime.gates import Gates
@@ -25,12 +27,12 @@ from actorflow._runtime.instruments import Hooks, Verbose
 from actorflow._runtime.limits import Limit
 from actorflow._runtime.opening import settle
 from actorflow._runtime.resources import Pool
-from actorflow._runtime.router import plan_of
+from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.timers import Timers
 from actorflow.abc import DeadLetter, Instrument, Journal, Turns
 from actorflow.errors import WorkflowRuntimeError
-from actorflow.events import Event
+from actorflow.events import Event, describe
 
 __all__ = ["Keeper"]
 
@@ -279,13 +281,13 @@ class Keeper:
 
     # ------------------------------------------------------------------------------------------------ beginning runs
     def launch(
-        self, workflow: Any, start_event: Event, context: Any, run_id: str | None, starter: Execution | None
+        self, workflow: Any, start_event: Event | None, context: Any, run_id: str | None, starter: Execution | None
     ) -> LiveRun:
         """Makes a run, and begins it if it need not wait for its turn.
 
         Args:
             workflow: The workflow instance.
-            start_event: Its start event.
+            start_event: Its start event; None to make one without fields, or to go on with the run of `context`.
             context: A context to go on with, or None.
             run_id: Id of the run, or None.
             starter: The execution whose body asks for the run, or None.
@@ -294,7 +296,16 @@ class Keeper:
         plan = plan_of(workflow)
         if plan.gated:
             self.gates.check(plan)
-        run = LiveRun(self, workflow, plan, start_event, context, run_id)
+        image: RunImage | None = None if context is None or context._port.running else context._port.image()
+        if image is not None:
+            start_event = self._check_resumed(plan, image, start_event)
+            run = LiveRun(self, workflow, plan, start_event, context, run_id or image.run_id)
+            if image.begun:
+                run.resume = functools.partial(go_on, run, image)
+            else:
+                run.early(image.early[1:])
+        else:
+            run = LiveRun(self, workflow, plan, start_event or _start_event(plan), context, run_id)
         if context is not None:
             run.adopt(context)
         run.variables = copy_context()
@@ -306,6 +317,20 @@ class Keeper:
         if workflow._actorflow_options.num_concurrent_runs is None or self._take_turn(run):
             run.begin()
         return run
+
+    def _check_resumed(self, plan: Plan, image: RunImage, start_event: Event | None) -> Event | None:
+        """The start event of a run that goes on: one that had not begun has it in its image."""
+        if start_event is not None:
+            raise WorkflowRuntimeError(
+                f"the context holds run {image.run_id} of {plan.name}, which is not over and goes on, and run() got a start "
+                f"event too, {describe(start_event)}; leave it out, or use a new Context",
+                code="AF302",
+            )
+        return None if image.begun else image.early[0][0]
+
+    def image_of(self, run: LiveRun) -> RunImage:
+        """The image of a live run."""
+        return take(run)
 
     def _take_turn(self, run: LiveRun) -> bool:
         """Counts a run against its workflow's `num_concurrent_runs`; whether it may begin now."""
@@ -336,3 +361,7 @@ class Keeper:
         limit.withdraw(self._granted.pop(run))
         limit.holders.discard(run)
         run.pending = False
+
+
+def _start_event(plan: Plan) -> Event:
+    return plan.graph.start_event()

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio import CancelScope, from_thread, to_process, to_thread
 
+from actorflow._image import RunImage
 from actorflow.abc import RunPort
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
@@ -67,6 +68,10 @@ class ThreadPort:
             if isinstance(error, WorkflowRuntimeError) or threading.get_ident() == self.thread:
                 raise
             raise foreign_thread(self._where) from error
+
+    def image(self) -> RunImage | None:
+        """The run as values."""
+        return self._call(lambda port: port.image())
 
     @property
     def run_id(self) -> str:

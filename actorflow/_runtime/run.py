@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import anyio
@@ -12,13 +12,14 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow import handle
+from actorflow._image import RunImage
 from actorflow._runtime.carrier import Carrier
 from actorflow._runtime.ending import Ending
 from actorflow._runtime.execution import OUTBOX_LIMIT
 from actorflow._runtime.inbox import Room
 from actorflow._runtime.ports import RuntimeSide
 from actorflow._runtime.router import Plan
-from actorflow._runtime.stream import Stream
+from actorflow._runtime.stream import Hub, Stream
 from actorflow.abc import DeadLetter, OpenWait, Record
 from actorflow.context import Context
 from actorflow.errors import ContextStateError, WorkflowRuntimeError
@@ -36,6 +37,7 @@ class LiveRun(handle.Run[Any], Ending):
 
     Attributes:
         asked: How many questions have got an id.
+        resume: Puts what it goes on with in place; None for a run that begins.
         created: The journal's record of its beginning.
         dirty: The execution that touched shared state last and has not recorded it (journal only).
     """
@@ -50,6 +52,8 @@ class LiveRun(handle.Run[Any], Ending):
         "asked",
         "created",
         "dirty",
+        "dropped_before",
+        "resume",
     )  # fmt: skip
 
     def __init__(
@@ -57,13 +61,15 @@ class LiveRun(handle.Run[Any], Ending):
         runtime: RuntimeSide,
         workflow: Any,
         plan: Plan,
-        start_event: Event,
+        start_event: Event | None,
         context: Context[Any] | None,
         run_id: str | None,
     ) -> None:
         Ending.__init__(self, runtime, workflow, plan)
         self.created = 0
         self.asked = 0
+        self.dropped_before = 0
+        self.resume: Callable[[], None] | None = None
         self.dirty: Carrier | None = None
         self._start: Event | None = start_event
         self._early: list[tuple[Event, str | None]] | None = None
@@ -74,6 +80,13 @@ class LiveRun(handle.Run[Any], Ending):
     # ------------------------------------------------------------------------------------------------ beginning
     def begin(self) -> None:
         """Gives the start event to its steps, and what was sent meanwhile to a run that had to wait for its turn."""
+        if self.resume is not None:
+            resume, self.resume = self.resume, None
+            if self.hooks.run_started is not None:
+                self.hooks.run_started(self.run_id, self.plan.name)
+            resume()
+            self._send_early()
+            return
         self.pending = False
         start_event, self._start = self._start, None
         assert start_event is not None  # noqa: S101
@@ -88,10 +101,16 @@ class LiveRun(handle.Run[Any], Ending):
             )
         for k in self.plan.route(type(start_event)).receivers:
             actor = self.actor(k)
+            if actor.join is not None:
+                self.route(start_event, actor.name, None, self.created)
+                continue
             carrier = Carrier(self, actor)
             carrier.begin(self.wrap(start_event, self.created, None, None))
             self.tasks += 1
             self.spawn(carrier)
+        self._send_early()
+
+    def _send_early(self) -> None:
         early, self._early = self._early, None
         for event, step in early or ():
             self.route(event, step, None, self._journalled(event, step))
@@ -112,6 +131,26 @@ class LiveRun(handle.Run[Any], Ending):
             )
         self._state = port.state
         context._port = self
+
+    def early(self, events: Iterable[tuple[Event, str | None]]) -> None:
+        """Keeps what was sent to a run before it began."""
+        self._early = list(events)
+
+    def not_begun(self) -> tuple[tuple[Event, str | None], ...]:
+        """The start event of a run that waits for its turn, and what was sent to it meanwhile."""
+        return () if self._start is None else ((self._start, None), *(self._early or ()))
+
+    def image(self) -> RunImage | None:
+        """The run as values; None where it is over."""
+        return None if self.done else self.runtime.image_of(self)
+
+    def kept_stream(self) -> Hub | None:
+        """The buffer of the stream, if there is one."""
+        return self._stream
+
+    def restore_stream(self, hub: Hub) -> None:
+        """Goes on with a buffer that another run had."""
+        self._stream = hub
 
     # ------------------------------------------------------------------------------------------------ the handle
     @property
@@ -139,7 +178,7 @@ class LiveRun(handle.Run[Any], Ending):
     @property
     def dropped(self) -> int:
         """How many events full inboxes have dropped."""
-        return self._dropped
+        return self.dropped_before + self._dropped
 
     @property
     def unhandled(self) -> int:

@@ -162,7 +162,7 @@ def _detach(keeper: Keeper) -> object:
 class RuntimeLauncher:
     """Starts runs for `Workflow`: the implementation of `actorflow.abc.Launcher`."""
 
-    def start(self, workflow: Any, start_event: Event, context: Any, run_id: str | None, /) -> Run[Any]:
+    def start(self, workflow: Any, start_event: Event | None, context: Any, run_id: str | None, /) -> Run[Any]:
         """Starts a run in the caller's event loop."""
         return _keeper_here(type(workflow).__name__).launch(
             workflow, start_event, context, run_id, current_execution.get()

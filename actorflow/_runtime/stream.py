@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import anyio
 import anyio.lowlevel
@@ -42,6 +42,20 @@ class Hub:
         self.first = 0
         self.closed = False
         self.resume: int | None = None
+
+    @classmethod
+    def restored(cls, first: int, events: Iterable[Event], resume: int | None) -> Hub:
+        """A buffer that goes on where another one was."""
+        hub = cls()
+        hub.first = first
+        hub._events.extend(events)
+        hub.resume = resume
+        return hub
+
+    @property
+    def events(self) -> Iterable[Event]:
+        """What is kept, from `first` on."""
+        return self._events
 
     @property
     def end(self) -> int:

@@ -168,6 +168,10 @@ class Waits:
                         return event
         return None
 
+    def peek(self) -> list[Event]:
+        """All kept events; they stay kept."""
+        return [event for kept in self._kept.values() for event in kept]
+
     @property
     def kept(self) -> int:
         """How many events are kept."""

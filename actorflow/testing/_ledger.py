@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from actorflow._image import RunImage
 from actorflow._runtime.execution import Execution, current_execution
 from actorflow._runtime.router import Plan
 from actorflow.abc import Instrument
@@ -69,10 +70,13 @@ class Ledger(Instrument):
         self._executions: dict[Execution, Sender] = {}
         self._counted = 0
 
-    def launched(self, run_id: str, plan: Plan, start_event: Event) -> None:
-        """A run is about to begin: its start event comes from outside."""
+    def launched(self, run_id: str, plan: Plan, start_event: Event | None, image: RunImage | None) -> None:
+        """A run is about to begin, with its start event from outside, or to go on with what an image holds."""
         self._books[run_id] = _Book(plan)
-        self.event_sent(run_id, None, start_event)
+        if start_event is not None:
+            self.event_sent(run_id, None, start_event)
+        for event in () if image is None else _held(image):
+            self.event_sent(run_id, None, event)
 
     def event_sent(self, run_id: str, step: str | None, event: Event) -> None:
         """One sending more."""
@@ -163,6 +167,18 @@ class Ledger(Instrument):
     def _violated(self, book: _Book, step: str | None, event: Event, what: str) -> None:
         where = book.plan.name if step is None else f"{book.plan.name}.{step}"
         self.violations.append(f"{where}: {describe(event)} {what}")
+
+
+def _held(image: RunImage) -> Iterator[Event]:
+    """The events that an image holds and nobody has handled."""
+    for item in (*image.items, *image.joins):
+        if item.progress is None or not item.progress.returned:
+            yield from _parts(item.event)
+    for group in image.groups:
+        for gathering in group.gatherings:
+            for _, batch in gathering.events:
+                yield from batch
+    yield from image.kept
 
 
 def _parts(event: Event) -> list[Event]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, final
 import anyio
 import attrs
 
+from actorflow._image import RunImage
 from actorflow._runtime.execution import Execution
 from actorflow._runtime.keeper import Keeper
 from actorflow._runtime.router import plan_of
@@ -62,10 +63,11 @@ class Stage:
             self._now.run = run
         self.faults.install(run)
 
-    def launching(self, run_id: str, workflow: Any, start_event: Event) -> None:
-        """A run is about to begin."""
-        self.recorder.launched(start_event)
-        self._ledger.launched(run_id, plan_of(workflow), start_event)
+    def launching(self, run_id: str, workflow: Any, start_event: Event | None, image: RunImage | None) -> None:
+        """A run is about to begin, or to go on from an image."""
+        if start_event is not None:
+            self.recorder.launched(start_event)
+        self._ledger.launched(run_id, plan_of(workflow), start_event, image)
 
     def check(self) -> None:
         """Raises InvariantError if a law is broken by now."""
@@ -132,10 +134,12 @@ class _SimulatedKeeper(Keeper):
         return f"run-{self._count}"
 
     def launch(
-        self, workflow: Any, start_event: Event, context: Any, run_id: str | None, starter: Execution | None
+        self, workflow: Any, start_event: Event | None, context: Any, run_id: str | None, starter: Execution | None
     ) -> LiveRun:
-        run_id = self.new_id() if run_id is None else run_id
-        self._stage.launching(run_id, workflow, start_event)
+        image: RunImage | None = None if context is None or context._port.running else context._port.image()
+        if run_id is None:
+            run_id = self.new_id() if image is None else image.run_id
+        self._stage.launching(run_id, workflow, start_event, image)
         run = super().launch(workflow, start_event, context, run_id, starter)
         self._stage.launched(run)
         return run

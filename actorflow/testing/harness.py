@@ -201,6 +201,9 @@ class _FakePort:
     def step_context(self) -> Context[Any]:
         return self.context
 
+    def image(self) -> None:
+        """Nothing is in flight: one body runs, and no run."""
+
     def post(self, event: Event, step: str | None, *, apart: bool = False) -> None:
         where = f"{self._plan.name}.{self._actor.name}"
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]

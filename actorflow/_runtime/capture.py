@@ -1,0 +1,275 @@
+"""Takes the image of a live run, and goes on with a run from an image.
+
+Taking one is synchronous, so that the run stands still meanwhile, and costs as much as there is alive in it. A body in
+the middle of its work runs again from its beginning where the run goes on; its log has what it did, so that none of it
+is done twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from actorflow._image import (
+    AttemptsImage,
+    BufferImage,
+    GatheringImage,
+    GroupImage,
+    ItemImage,
+    LetterImage,
+    MemberImage,
+    ProgressImage,
+    RunImage,
+    StreamImage,
+)
+from actorflow._runtime.actor import Delivery, Resumed
+from actorflow._runtime.execution import LOG_LIMIT, Execution, Phase
+from actorflow._runtime.fan_in import look_again
+from actorflow._runtime.groups import Group, Member, Trail
+from actorflow._runtime.router import Plan
+from actorflow._runtime.run import LiveRun
+from actorflow._runtime.stream import Hub
+from actorflow._runtime.waits import Waits
+from actorflow.abc import DeadLetter
+from actorflow.errors import ContextSerdeError
+from actorflow.events import Event
+
+__all__ = ["go_on", "take"]
+
+
+def take(run: LiveRun) -> RunImage:
+    """The image of a run that is not over.
+
+    Raises:
+        ContextSerdeError: A body has done more than is kept of it.
+    """
+    return _Photographer(run).image()
+
+
+class _Photographer:
+    """Numbers the members and groups that it meets."""
+
+    def __init__(self, run: LiveRun) -> None:
+        self.run = run
+        self.plan: Plan = run.plan
+        self.now = run.timers.clock()
+        self.members: dict[Member, int] = {}
+        self.groups: dict[Group, int] = {}
+
+    def image(self) -> RunImage:
+        run = self.run
+        carriers = sorted(run.carriers, key=lambda carrier: carrier.number)
+        items = [self.in_hand(carrier) for carrier in carriers if carrier.item is not None]
+        joins: list[ItemImage] = []
+        buffers: list[BufferImage] = []
+        for actor in run.actors:
+            if actor is None:
+                continue
+            items += [self.item(item, actor.name) for item in actor.listed()]
+            if actor.join is not None:
+                joins += [self.item(item, actor.name) for item in actor.join.peek()]
+            for name, buffer in (actor.buffers or {}).items():
+                if buffer.events:
+                    buffers.append(BufferImage(step=actor.name, id=name, events=tuple(buffer.events)))
+        for group in run.groups or ():
+            self.group(group)
+        timeout = None if run.deadline == math.inf else run.deadline - self.now
+        return RunImage(
+            run_id=run.run_id,
+            fingerprint=self.plan.graph.fingerprint,
+            items=tuple(items),
+            joins=tuple(joins),
+            # In this order: an image of a group finds its parent, which may be a member that nobody has met before.
+            groups=tuple(self.group_image(group) for group in self.all_groups()),
+            members=tuple(MemberImage(group=self.groups[m.group], won=m.won) for m in self.members),
+            buffers=tuple(buffers),
+            kept=() if run.waits is None else tuple(run.waits.peek()),
+            stream=self.stream(),
+            dead=tuple(
+                LetterImage(event=one.event, reason=one.reason, step=one.step, attempt=one.attempt)
+                for one in run.dead or ()
+            ),
+            early=run.not_begun(),
+            begun=not run.pending,
+            numbers=run.numbers,
+            asked=run.asked,
+            prompts=run.prompts,
+            dropped=run.dropped,
+            timeout=timeout,
+        )
+
+    def all_groups(self) -> Iterable[Group]:
+        """Every group that is met, those that are met while it goes on included."""
+        seen = 0
+        while seen < len(self.groups):
+            for group in list(self.groups)[seen:]:
+                seen += 1
+                self.member(group.parent)
+                yield group
+
+    def member(self, member: Member | None) -> int | None:
+        if member is None:
+            return None
+        self.group(member.group)
+        return self.members.setdefault(member, len(self.members))
+
+    def group(self, group: Group) -> int:
+        return self.groups.setdefault(group, len(self.groups))
+
+    def trail(self, trail: Trail | None) -> dict[str, int] | None:
+        return None if trail is None else {self.plan.steps[k].name: told for k, told in trail.items()}
+
+    def item(self, item: Any, step: str, progress: ProgressImage | None = None) -> ItemImage:
+        if not isinstance(item, Delivery):
+            return ItemImage(event=item, step=step, progress=progress)
+        if isinstance(item, Resumed) and progress is None:
+            progress = item.progress
+        return ItemImage(
+            event=item.event,
+            step=step,
+            number=item.number,
+            member=self.member(item.member),
+            trail=self.trail(item.trail),
+            progress=progress,
+        )
+
+    def in_hand(self, carrier: Execution) -> ItemImage:
+        """What a body works on, or has returned."""
+        name = carrier.actor.name
+        if carrier.phase is Phase.SETTLE:
+            out: Any = carrier.out
+            listed = isinstance(out, list)
+            events: tuple[Event, ...] = () if out is None else tuple(out) if listed else (out,)
+            return self.item(carrier.item, name, ProgressImage(out=events, returned=True, listed=listed))
+        log = carrier.log or []
+        if len(log) > LOG_LIMIT:
+            raise ContextSerdeError(
+                f"{self.plan.name}.{name} has done more than {LOG_LIMIT} things in one execution, and more are not kept, so that "
+                "it could not go on in its middle; take the snapshot when it has ended, or let it do less at a time",
+                code="AF301",
+            )
+        made = carrier.attempts_made
+        attempts = None
+        if made is not None:
+            attempts = AttemptsImage(
+                failures=made.failures,
+                since_began=self.now - made.began,
+                since_failure=self.now - made.first_failure,
+                error=made.last_error,
+                failed_at=None if made.last_failed_at is None else made.last_failed_at.isoformat(),
+            )
+        suspension = carrier.suspension
+        delay = None
+        if suspension is not None and suspension.deadline < math.inf:
+            delay = max(0.0, suspension.deadline - self.now)
+        log = [*log, *self.open_waits(carrier), *(carrier.replay or ())]
+        return self.item(carrier.item, name, ProgressImage(log=tuple(log), attempts=attempts, delay=delay))
+
+    def open_waits(self, carrier: Execution) -> Iterable[tuple[Any, ...]]:
+        for wait in self.run.waits or ():
+            if wait.holder is carrier:
+                yield ("waiting", None if wait.deadline == math.inf else max(0.0, wait.deadline - self.now))
+
+    def group_image(self, group: Group) -> GroupImage:
+        steps = self.plan.steps
+        return GroupImage(
+            opener=steps[group.opener].name,
+            size=group.size,
+            parent=self.member(group.parent),
+            abandoned=group.abandoned,
+            gatherings=tuple(
+                GatheringImage(
+                    step=steps[k].name,
+                    events=tuple((key, tuple(batch)) for key, batch in gathering.batches()),
+                    trail=self.trail(gathering.trail),
+                    done=gathering.done,
+                    lacking=gathering.lacking,
+                    given=tuple(gathering.given),
+                )
+                for k, gathering in group.gatherings.items()
+            ),
+        )
+
+    def stream(self) -> StreamImage:
+        hub = self.run.kept_stream()
+        if hub is None:
+            return StreamImage()
+        return StreamImage(first=hub.first, events=tuple(hub.events), resume=hub.resume)
+
+
+def go_on(run: LiveRun, image: RunImage) -> None:
+    """Puts what an image of a run that had begun holds into one that is new, and lets it go on."""
+    plan, now = run.plan, run.timers.clock()
+    run.wrapped = True
+    run.pending = False
+    run.numbers, run.asked, run.prompts = image.numbers, image.asked, image.prompts
+    run.dropped_before = image.dropped
+    groups, members = _groups(run, image)
+    for letter in image.dead:
+        if run.dead is None:
+            run.dead = deque()
+        run.dead.append(DeadLetter(letter.event, letter.reason, letter.step, letter.attempt, run.run_id))
+    if image.stream.events or image.stream.first:
+        run.restore_stream(Hub.restored(image.stream.first, image.stream.events, image.stream.resume))
+    if image.kept:
+        run.waits = Waits()
+        for event in image.kept:
+            run.waits.keep(event)
+    for buffer in image.buffers:
+        run.actor(plan.by_name[buffer.step]).buffer(buffer.id).events.extend(buffer.events)
+    for saved in image.items:
+        _alive(members, saved.member)
+        run.put_back(run.actor(plan.by_name[saved.step]), _delivery(plan, saved, members))
+    for saved in image.joins:
+        member = _alive(members, saved.member)
+        if member is not None:
+            member.held += 1
+        join = run.actor(plan.by_name[saved.step]).join
+        assert join is not None  # noqa: S101
+        join.add(_delivery(plan, saved, members))
+    for group in groups:
+        group.open = sum(1 for member in members if member.group is group and member.live)
+        group.stuck = 0
+    if image.timeout is not None:
+        run.timers.arm(run, now + image.timeout)
+    look_again(run, members)
+    run.look_around()
+
+
+def _groups(run: LiveRun, image: RunImage) -> tuple[list[Group], list[Member]]:
+    plan = run.plan
+    groups = [Group(None, plan.by_name[saved.opener], saved.size) for saved in image.groups]
+    members = [Member(groups[saved.group]) for saved in image.members]
+    for member, saved_member in zip(members, image.members, strict=True):
+        member.live, member.won = 0, saved_member.won
+    for group, saved in zip(groups, image.groups, strict=True):
+        group.parent = _alive(members, saved.parent)
+        group.abandoned = saved.abandoned
+        for one in saved.gatherings:
+            k = plan.by_name[one.step]
+            collect = plan.steps[k].collect
+            assert collect is not None  # noqa: S101
+            gathering = group.gathering(k, collect)
+            gathering.restore(one.events, _trail(plan, one.trail), one.done, one.lacking, one.given)
+    if groups:
+        run.groups = dict.fromkeys(groups)
+    return groups, members
+
+
+def _alive(members: list[Member], index: int | None) -> Member | None:
+    if index is None:
+        return None
+    members[index].live += 1
+    return members[index]
+
+
+def _trail(plan: Plan, trail: Mapping[str, int] | None) -> Trail | None:
+    return None if trail is None else {plan.by_name[name]: told for name, told in trail.items()}
+
+
+def _delivery(plan: Plan, saved: ItemImage, members: list[Member]) -> Delivery:
+    member = None if saved.member is None else members[saved.member]
+    item = Delivery(saved.event, saved.number, 0, member, _trail(plan, saved.trail))
+    return item if saved.progress is None else Resumed(item, saved.progress)
