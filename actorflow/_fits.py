@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, NewType, TypeVar, Union, get_
 
 import typing_extensions
 
-__all__ = ["field_hint", "item_hint", "misfit", "spell"]
+__all__ = ["field_hint", "item_hint", "misfit", "plain_hint", "read_hint", "spell"]
 
 _PROMOTED: Mapping[Any, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
 """What type checkers let pass, too."""
@@ -40,7 +40,7 @@ def misfit(hint: Any, value: Any, place: str) -> str | None:
         >>> misfit(list[int], [1, "two"], "scores")
         "scores[1] must be int, got str ('two')"
     """
-    hint = _plain(hint)
+    hint = plain_hint(hint)
     origin = get_origin(hint)
     if origin is Literal:
         known = any(type(one) is type(value) and one == value for one in get_args(hint))
@@ -87,8 +87,13 @@ def _first(problems: typing.Iterable[str | None]) -> str | None:
     return next((problem for problem in problems if problem is not None), None)
 
 
-def _plain(hint: Any) -> Any:
-    """An annotation without what only qualifies it."""
+def plain_hint(hint: Any) -> Any:
+    """An annotation without what only qualifies it.
+
+    Example:
+        >>> plain_hint(Annotated[int, "metres"])
+        <class 'int'>
+    """
     while True:
         if isinstance(hint, typing_extensions.TypeAliasType):
             hint = hint.__value__
@@ -137,7 +142,7 @@ def item_hint(hint: Any, value: object, key: str) -> Any:
     """
     if hint is Any or type(hint) is type:
         return Any
-    hint = _plain(hint)
+    hint = plain_hint(hint)
     if get_origin(hint) in (Union, types.UnionType):
         fitting = [member for member in get_args(hint) if misfit(member, value, "") is None]
         return item_hint(fitting[0], value, key) if len(fitting) == 1 else Any
@@ -153,6 +158,11 @@ def item_hint(hint: Any, value: object, key: str) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def field_hint(kind: type, name: str) -> Any:
+    """What `read_hint` reads, remembered."""
+    return read_hint(kind, name)
+
+
+def read_hint(kind: type, name: str) -> Any:
     """The annotation of a field, evaluated where it was written; Any where there is none that can be read."""
     for base in kind.__mro__:
         try:

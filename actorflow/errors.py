@@ -19,6 +19,7 @@ __all__ = [
     "InternalError",
     "NonDeterministicStep",
     "Problem",
+    "RegistrationError",
     "ResourceError",
     "StepTimeoutError",
     "StreamLagged",
@@ -174,6 +175,10 @@ class StreamLagged(WorkflowRuntimeError):
             f"the reader fell behind and missed {missed} events of the stream; go on iterating, and read faster",
             code=code,
         )
+
+
+class RegistrationError(ActorflowError):
+    """The author must act: a class cannot be named in data as it was registered, or its versions do not fit together."""
 
 
 class ContextSerdeError(ActorflowError):

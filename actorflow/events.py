@@ -137,6 +137,7 @@ class Event(_Constructor):
     """
 
     __event_kind__: ClassVar[_Kind] = _Kind.DYNAMIC
+    __event_count__: ClassVar[int] = 0  # classes declared: whoever looked one up by name knows when to look again
 
     if not TYPE_CHECKING:
         model_config = _ModelConfig()
@@ -151,6 +152,7 @@ class Event(_Constructor):
         **options: Any,  # a foreign model's own class keywords
     ) -> None:
         super().__init_subclass__(**options)
+        type.__setattr__(Event, "__event_count__", Event.__event_count__ + 1)
         for base in cls.__mro__[1:]:
             _hand_over(base)
         if "__event_kind__" in vars(cls):

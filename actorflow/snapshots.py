@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from actorflow.abc import RunPort
 from actorflow.errors import ContextSerdeError
+from actorflow.graph import Graph
+from actorflow.registry import Registry, scope_of
 from actorflow.serialization import JsonSerializer, dump_state, load_state
 from actorflow.state import StateStore
 
@@ -31,7 +34,7 @@ class ContextSnapshots:
         return {
             "format": FORMAT,
             "workflow": name,
-            "state": dump_state(port.state.value, _serializer(serializer)),
+            "state": dump_state(port.state.value, _serializer(serializer, port.workflow)),
         }
 
     def load(self, workflow: Any, data: Mapping[str, Any], serializer: Any, /) -> StateStore[Any]:
@@ -54,18 +57,30 @@ class ContextSnapshots:
                 f"the context belongs to workflow {data['workflow']!r}, not to {name}; give the workflow that it was made for",
                 code="AF056",
             )
-        return StateStore(load_state(data["state"], _serializer(serializer)))
+        return StateStore(load_state(data["state"], _serializer(serializer, workflow)))
 
 
 def _is_mapping(data: object) -> bool:
     return isinstance(data, Mapping)
 
 
-def _serializer(serializer: Any) -> JsonSerializer:
+def _serializer(serializer: Any, workflow: Any) -> JsonSerializer:
+    """A serializer in which names mean the types of a workflow first."""
     if serializer is None:
-        return JsonSerializer()
+        serializer = JsonSerializer()
     if not isinstance(serializer, JsonSerializer):
         raise ContextSerdeError(
             f"{serializer!r} is not a serializer; give a JsonSerializer or a PickleSerializer", code="AF057"
         )
-    return serializer
+    return serializer.within(_scope(type(workflow)))
+
+
+_scopes: weakref.WeakKeyDictionary[type, tuple[Graph, Registry]] = weakref.WeakKeyDictionary()
+
+
+def _scope(workflow: Any) -> Registry:
+    graph = workflow._actorflow_graph()
+    known = _scopes.get(workflow)
+    if known is None or known[0] is not graph:  # a step was added to the workflow
+        known = _scopes[workflow] = graph, scope_of(graph)
+    return known[1]
