@@ -38,6 +38,10 @@ class Atom:
     shapes: tuple[type, ...] = (str,)
 
 
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MINUTE: Final = timedelta(minutes=1)
+
+
 def needs(kind: type[Any], data: object) -> Any:
     """The data, if it is of the type that is needed.
 
@@ -86,9 +90,15 @@ def _zone_from_data(data: Any) -> tzinfo | None:
     return timezone(timedelta(microseconds=needs(int, offset)), *name)
 
 
+def _is_plain(zone: tzinfo) -> bool:
+    """Whether an ISO string tells all of a zone: an offset of whole minutes without a name."""
+    # Python 3.11 reads an offset of microseconds as none.
+    return type(zone) is timezone and len(parts := cast("Any", zone).__getinitargs__()) == 1 and not parts[0] % _MINUTE
+
+
 def _moment_to_data(moment: datetime | time) -> Any:
     zone = moment.tzinfo
-    if not moment.fold and (zone is None or (type(zone) is timezone and len(cast("Any", zone).__getinitargs__()) == 1)):
+    if not moment.fold and (zone is None or _is_plain(zone)):
         return moment.isoformat()
     return [moment.replace(tzinfo=None, fold=0).isoformat(), moment.fold, _zone_to_data(zone)]
 
@@ -114,8 +124,6 @@ def _bytes_to_data(value: bytes | bytearray) -> str:
 def _complex_to_data(value: complex) -> list[str]:
     return [repr(value.real), repr(value.imag)]
 
-
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 ATOMS: Final[Mapping[type[Any], Atom]] = {
     atom.kind: atom

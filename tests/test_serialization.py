@@ -297,7 +297,12 @@ def test_long_integers(number: int) -> None:
 def test_named_zone_and_offset() -> None:
     """A fixed offset keeps its name, a ZoneInfo stays the same object."""
     zone = timezone(timedelta(hours=1), "CET")
-    for one in (zone, ZoneInfo("Asia/Tokyo"), UTC):
+    odd = (
+        timezone(timedelta(microseconds=1)),
+        timezone(timedelta(seconds=-61)),
+        timezone(-timedelta(hours=3, minutes=30)),
+    )
+    for one in (zone, ZoneInfo("Asia/Tokyo"), UTC, *odd):
         back = SERIALIZER.deserialize(SERIALIZER.serialize(datetime(2024, 1, 1, tzinfo=one)))
         assert (back.tzinfo, back.tzname()) == (one, datetime(2024, 1, 1, tzinfo=one).tzname())
 
