@@ -25,6 +25,7 @@ from actorflow._image import (
     StreamImage,
 )
 from actorflow._runtime.actor import Delivery, Resumed
+from actorflow._runtime.carrier import results
 from actorflow._runtime.execution import LOG_LIMIT, Execution, Phase
 from actorflow._runtime.fan_in import look_again
 from actorflow._runtime.groups import Group, Member, Trail
@@ -139,9 +140,8 @@ class _Photographer:
         """What a body works on, or has returned."""
         name = carrier.actor.name
         if carrier.phase is Phase.SETTLE:
-            out: Any = carrier.out
-            listed = isinstance(out, list)
-            events: tuple[Event, ...] = () if out is None else tuple(out) if listed else (out,)
+            listed = isinstance(carrier.out, list)
+            events: tuple[Event, ...] = () if carrier.out is None else tuple(results(carrier.out))
             return self.item(carrier.item, name, ProgressImage(out=events, returned=True, listed=listed))
         log = carrier.log or []
         if len(log) > LOG_LIMIT:
@@ -202,7 +202,7 @@ class _Photographer:
 def go_on(run: LiveRun, image: RunImage) -> None:
     """Puts what an image of a run that had begun holds into one that is new, and lets it go on."""
     plan, now = run.plan, run.timers.clock()
-    run.wrapped = True
+    run.wrapped = run.resumed = True
     run.pending = False
     run.numbers, run.asked, run.prompts = image.numbers, image.asked, image.prompts
     run.dropped_before = image.dropped

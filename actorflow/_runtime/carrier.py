@@ -9,6 +9,9 @@ transfer between them is one synchronous block, so a cancellation at any await n
 With a journal, a body starts on an event when the record that the event depends on is durable.
 """
 
+# Events and results are anything: what pyright infers of them goes round the dispatch loop and comes out unknown.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import functools
@@ -27,7 +30,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow._runtime import _backend
-from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Delivery, Resumed, Suspension
+from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Actor, Delivery, Resumed, Suspension
 from actorflow._runtime.breaker import Circuit, State
 from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
 from actorflow._runtime.fan_in import fan_out, gather, release
@@ -214,14 +217,19 @@ class Carrier(Execution):
         hooks = run.hooks
         on_start, on_end, on_sent = hooks.execution_started, hooks.execution_ended, hooks.event_sent
         full = budget = run.budget
-        actor, item, out, phase = self.actor, self.item, self.out, self.phase
+        resumed = run.resumed
+        actor: Actor = self.actor
+        item: Any = self.item
+        out: Any = self.out
+        phase: Phase = self.phase
         while True:
             if phase is BODY:
                 if wrapped:
-                    if item.__class__ is Resumed:
-                        await self._resume(item)
-                        phase, item, out = self.phase, self.item, self.out
+                    if resumed:
+                        phase = await self._take_up()
+                        item = self.item
                         if phase is SETTLE:
+                            out = self.out
                             continue
                     event = item.event
                     if journal is not None and journal.durable < item.record:
@@ -274,10 +282,11 @@ class Carrier(Execution):
                     # Over, yet the scope is cancelled: go on in a fresh one. There was no await since the body's end.
                     return False
             if phase is FAILED:
-                await self._failed()
-                phase, item, out = self.phase, self.item, self.out
+                phase = await self._failed()
                 if phase is IDLE:
                     return False
+                item = self.item
+                out = self.out
                 if phase is BODY:
                     continue
             if self.attempts_made is not None:
@@ -349,20 +358,24 @@ class Carrier(Execution):
             return False
 
     # ------------------------------------------------------------------------------------------------ ends of a body
-    async def _resume(self, item: Resumed) -> None:
-        """Takes up an event where its body was when an image of the run was taken."""
+    async def _take_up(self) -> Phase:
+        """Takes up an event where its body was when an image of the run was taken, if it was there; what it is at."""
+        item = self.item
+        if not isinstance(item, Resumed):
+            return BODY
         progress = item.progress
         self.item = Delivery(item.event, item.number, item.record, item.member, item.trail)
         if progress.returned:
             out: Any = list(progress.out) if progress.listed else progress.out[0] if progress.out else None
             self.phase, self.out = SETTLE, out
-            return
+            return SETTLE
         if progress.attempts is not None:
             self.attempts_made = Attempts.restored(progress.attempts, self.run.timers.clock())
             self.began = self.attempts_made.began
         if progress.delay is not None:
             await self._again_in(progress.delay)
         self.replay = deque(progress.log)
+        return BODY
 
     async def _special(self, event: Event) -> Any:
         """Calls a body that needs more than a call: a limit, a rate or a breaker, a thread, or a process."""
@@ -507,8 +520,8 @@ class Carrier(Execution):
             return None
         return exc  # pyright: ignore[reportUnknownVariableType] - narrowed to a group of unknowns above
 
-    async def _failed(self) -> None:
-        """An attempt failed: waits until the next one is due, gives the event up, or fails the run; `phase` tells."""
+    async def _failed(self) -> Phase:
+        """An attempt failed: waits until the next one is due, gives the event up, or fails the run; what it is at."""
         run, actor = self.run, self.actor
         error = self.error
         assert error is not None  # noqa: S101
@@ -526,13 +539,14 @@ class Carrier(Execution):
         if delay is None:
             annotate(error, f"{run.plan.name}.{actor.name}", self.event, made.failures, run.run_id)
             await self._failed_for_good(made, error, now)
-            return
+            return self.phase
         if run.hooks.retry_scheduled is not None:
             run.hooks.retry_scheduled(run.run_id, actor.name, self.event, made.failures, delay)
         if run.journal is not None:
             # What the attempt did stands; the numbering of effects begins anew with the next one.
             self.record("failed", delay)
         await self._again_in(delay)
+        return BODY
 
     async def _again_in(self, delay: float) -> None:
         """Waits without a slot until the next attempt is due."""
@@ -551,7 +565,7 @@ class Carrier(Execution):
     async def _failed_for_good(self, made: Attempts, error: BaseException, now: float) -> None:
         """No attempt is left: a handler is told, else supervision decides."""
         run, actor = self.run, self.actor
-        trail = self.item.trail if run.wrapped else None
+        trail: Trail | None = self.item.trail if run.wrapped else None
         k = recovery(run.plan, actor.index, trail, error)
         if k is not None:
             failed = StepFailedEvent(
@@ -636,7 +650,8 @@ class Carrier(Execution):
         """Whether a body returned what a step may return; tells the hooks of it, or fails the run."""
         run, actor = self.run, self.actor
         on_sent = run.hooks.event_sent
-        for event in results(out):
+        events = results(out)
+        for event in events:
             if not isinstance(event, Event):
                 run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
                 return False
@@ -649,7 +664,7 @@ class Carrier(Execution):
             run.fail(error, step=actor.name, own=self)
             return False
         if on_sent is not None:
-            for event in results(out):
+            for event in events:
                 on_sent(run.run_id, actor.name, event)
         return True
 
@@ -671,7 +686,7 @@ class Carrier(Execution):
             if run.hooks.event_sent is not None:
                 run.hooks.event_sent(run.run_id, actor.name, out)
             self.item = self.out = None
-            gather(run, run.actor(k), out, item.member, item.trail, self)
+            gather(run, run.actor(k), cast("Event", out), item.member, item.trail, self)
             return False
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, actor.name, out)

@@ -56,6 +56,7 @@ class Dispatch(Timer):
         outbox: What was sent from outside and waits for room.
         done: The run is over; tasks may still be unwinding.
         wrapped: Whether events travel as `Delivery`.
+        resumed: Whether it goes on from an image, so that events may come with how far their body was.
         appended: Number of the run's last record in the journal, which all that has happened depends on.
         single: Index of the one receiver, for event classes with exactly one and nothing else to do; empty while somebody
             waits for an event, which each event might be.
@@ -82,6 +83,7 @@ class Dispatch(Timer):
         "pending",
         "plan",
         "prompts",
+        "resumed",
         "runtime",
         "single",
         "suspended",
@@ -110,8 +112,8 @@ class Dispatch(Timer):
         self.actors: list[Actor | None] = [None] * len(plan.steps)
         self.carriers: set[Carrier] = set()
         self.carriers_made = 0
-        self.tasks = 0
-        self.suspended = 0
+        self.tasks: int = 0
+        self.suspended: int = 0
         self.done = False
         self.pending = True
         self.dead: deque[DeadLetter] | None = None
@@ -119,6 +121,7 @@ class Dispatch(Timer):
         self.numbers = 0
         self.appended = 0
         self.single = plan.single
+        self.resumed: bool = False
         self.groups: dict[Group, None] | None = None
         self.waits: Waits | None = None
         self._dropped = 0

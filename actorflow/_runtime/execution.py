@@ -125,11 +125,11 @@ class Execution(Timer):
     def __init__(self, run: RunSide, actor: Actor) -> None:
         self.deadline = math.inf
         self.entry = None
-        self.run = run
+        self.run: RunSide = run
         run.carriers_made += 1
         self.number = run.carriers_made
-        self.actor = actor
-        self.phase = Phase.IDLE
+        self.actor: Actor = actor
+        self.phase: Phase = Phase.IDLE
         self.item: Any = None
         self.out: Any = None
         self.error: BaseException | None = None
@@ -144,12 +144,12 @@ class Execution(Timer):
         self.wanted: Limit | None = None
         self.latest = math.inf
         self.began = 0.0
-        self.fired = False
+        self.fired: bool = False
         self.lost: str | None = None
         self.log: list[tuple[Any, ...]] | None = None
         self.replay: deque[tuple[Any, ...]] | None = None
-        self.sent = False
-        self.slot = False
+        self.sent: bool = False
+        self.slot: bool = False
         self.suspension: Suspension | None = None
         self.waiting = 0
 

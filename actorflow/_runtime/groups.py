@@ -133,6 +133,7 @@ class Gathering:
         """
         if self.done:
             raise TooLate
+        key: Hashable = None
         if self._key is not None:
             key = self._key(event)
             if key in self.given:

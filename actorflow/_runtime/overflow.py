@@ -60,7 +60,8 @@ class ConflatingActor(Actor):
 
     def content(self, item: Any) -> Any:
         """What a cell holds; what waits in a lane has none yet."""
-        return item[0] if isinstance(item, list) else item
+        cell: list[Any] = item
+        return cell[0] if isinstance(item, list) else item
 
     def take_out(self, wanted: Callable[[Any], bool]) -> list[Any]:
         """Takes out events, and their keys with them."""
