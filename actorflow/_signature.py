@@ -58,7 +58,7 @@ __all__ = [
 
 Style = Literal["event", "event_context", "context_event", "general"]
 
-INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127", "AF153"})
+INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127", "AF153", "AF154"})
 """Problems that leave it open what a step accepts."""
 
 OUTPUT_CODES = frozenset({"AF125", "AF126", "AF127", "AF158"})
@@ -430,9 +430,10 @@ class _Reader:
             given.contexts.append(name)
             given.state_type = _state_type(parts)
             return "context"
+        before = len(self.problems)
         if self._read_events(name, annotation, parts, given):
             return "event"
-        if parameter.default is parameter.empty:
+        if parameter.default is parameter.empty and len(self.problems) == before:
             given.others.append((name, annotation))
         return None
 
@@ -605,13 +606,12 @@ class _Reader:
             return
         if len(given.events) > 1 and given.collect is None:
             self._check_key(config.key, list(given.accepts))
-        else:
-            listed = "For a list write `Annotated[list[...], Collect(key=...)]`"
-            self.report(
-                "AF156",
-                f"key is {config.key!r}, and it has no events to correlate: its event parameters are not several",
-                f"{listed}, else take the key out" if given.collect is None else listed,
-            )
+        elif given.collect is not None:
+            hint = "Write it into the annotation of the list: Annotated[list[...], Collect(key=...)]"
+            self.report("AF156", f"key is {config.key!r}, and it takes a list of events", hint)
+        elif given.events:
+            hint = "Take it out, or let it take an event of each kind: `a: Draft, b: Review`"
+            self.report("AF156", f"key is {config.key!r}, and it has one event parameter: nothing to correlate", hint)
 
     # -- annotations
 
