@@ -348,9 +348,9 @@ def _fingerprint(steps: tuple[StepSpec, ...]) -> str:
         [
             step.name,
             names(step.accepts),
-            names(step.emits),
             step.returns_none,
             names(step.lists),
+            names(step.bare),
             step.is_stream,
             [names(parameter.accepts) for parameter in step.joins],
             _collect_shape(step.collect),
