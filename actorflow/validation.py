@@ -12,7 +12,8 @@ from typing import Any, TypeGuard
 
 import attrs
 
-from actorflow._signature import GraphCheck, StepSpec
+from actorflow._options import GraphCheck
+from actorflow._spec import StepSpec
 from actorflow._ways import collectors_of, handlers_of
 from actorflow.errors import Problem
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent

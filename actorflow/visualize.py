@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from actorflow._edges import OUTSIDE, START, STOP, Edge
-from actorflow._signature import StepSpec
+from actorflow._spec import StepSpec
 
 __all__ = ["Drawable", "mermaid"]
 
