@@ -416,7 +416,8 @@ def _dead_end(survey: Survey) -> Iterator[Found]:
         return
     reached = _reachable(survey)
     ending = {k for k, step in enumerate(survey.steps) if _may_end(survey, step)}
-    backwards = {k: {j for j in range(len(survey.steps)) if k in survey.leads_to(j)} for k in range(len(survey.steps))}
+    forwards = [survey.leads_to(k) for k in range(len(survey.steps))]
+    backwards = [{j for j, onwards in enumerate(forwards) if k in onwards} for k in range(len(survey.steps))]
     good = _spread(ending, backwards.__getitem__)
     for k in range(len(survey.steps)):
         if k in reached and k not in good and not survey.is_exempt(survey.steps[k], "dead_end"):
