@@ -29,7 +29,7 @@ class Unreadable(Exception):
         self.hint = hint
 
 
-def evaluate(annotation: object, names: Mapping[str, Any], local: Mapping[str, Any]) -> object:
+def evaluate(annotation: object, names: dict[str, Any], local: Mapping[str, Any]) -> object:
     """An annotation as an object, whether it was one, a string, or postponed.
 
     Args:
@@ -46,7 +46,7 @@ def evaluate(annotation: object, names: Mapping[str, Any], local: Mapping[str, A
     """
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
-        hints = typing.get_type_hints(holder, dict(names), dict(local), include_extras=True)
+        hints = typing.get_type_hints(holder, names, local, include_extras=True)
     except NameError as error:
         raise Unreadable(
             f"names {error.name or str(error)!r}, which is not known here",
@@ -85,11 +85,18 @@ def members(annotation: object) -> Iterator[object]:
         yield annotation
 
 
-def extras(annotation: object) -> tuple[object, ...]:
-    """What ``Annotated`` adds to a type, through aliases."""
-    while isinstance(annotation, typing_extensions.TypeAliasType):
-        annotation = annotation.__value__
-    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+def extras(annotation: object) -> Iterator[object]:
+    """What ``Annotated`` adds to the types that a value may have, through unions and aliases."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *added = get_args(annotation)
+        yield from added
+        yield from extras(inner)
+    elif origin is Union or origin is types.UnionType:
+        for argument in get_args(annotation):
+            yield from extras(argument)
+    elif isinstance(annotation, typing_extensions.TypeAliasType):
+        yield from extras(annotation.__value__)
 
 
 def bare(annotation: object) -> object:

@@ -25,6 +25,7 @@ class Edge(NamedTuple):
         source: Name of the step that it comes from, `START` or `OUTSIDE`.
         event: Class of the event, as the source declares it.
         target: Name of the step that it goes to, `STOP` or `OUTSIDE`.
+        listed: Whether the source returns it in a list.
 
     Example:
         >>> from actorflow.events import StartEvent
@@ -35,3 +36,4 @@ class Edge(NamedTuple):
     source: str
     event: type[Event]
     target: str
+    listed: bool = False

@@ -30,10 +30,11 @@ from actorflow._options import (
     usable,
 )
 from actorflow._recipes import Need, read_recipe
+from actorflow._spec import EventParameter, Parameter, StepSpec, Style
 from actorflow.collect import All, Collect, Take
 from actorflow.context import Context
 from actorflow.errors import Problem, ResourceError
-from actorflow.events import Event, StepFailedEvent, StopEvent, is_dynamic
+from actorflow.events import Event, StepFailedEvent, is_dynamic
 from actorflow.flow import Keyed
 
 __all__ = [
@@ -56,9 +57,7 @@ __all__ = [
     "relative",
 ]
 
-Style = Literal["event", "event_context", "context_event", "general"]
-
-INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127", "AF153"})
+INPUT_CODES = frozenset({"AF121", "AF122", "AF123", "AF127", "AF153", "AF154"})
 """Problems that leave it open what a step accepts."""
 
 OUTPUT_CODES = frozenset({"AF125", "AF126", "AF127", "AF158"})
@@ -68,129 +67,6 @@ _CONTEXT_NAMES = frozenset({"ctx", "context"})
 _STREAMS: tuple[object, ...] = (AsyncIterator, AsyncIterable, AsyncGenerator)
 _NOTHING: tuple[object, ...] = (NoReturn, Never, typing_extensions.NoReturn, typing_extensions.Never)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-@attrs.frozen(kw_only=True)
-class Parameter:
-    """A parameter that every call of a step's body fills in.
-
-    Attributes:
-        name: Its name.
-        kind: What it is given.
-        keyword: Whether it is given by its name: it is keyword-only, or stands behind one that keeps its default.
-
-    Example:
-        >>> Parameter(name="ev", kind="event").keyword
-        False
-    """
-
-    name: str
-    kind: Literal["event", "context", "resource"]
-    keyword: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class EventParameter:
-    """A parameter for an event, or for a list of events.
-
-    Attributes:
-        name: Its name.
-        accepts: Classes of the events that it takes, or that its list holds; unions taken apart.
-
-    Example:
-        >>> EventParameter(name="ev", accepts=(StopEvent,)).takes(StopEvent)
-        True
-    """
-
-    name: str
-    accepts: tuple[type[Event], ...]
-
-    def takes(self, event_type: type, *, exact: bool = False) -> bool:
-        """Whether it is given events of exactly this class; with `exact` not for the sake of a base of it."""
-        return event_type in self.accepts if exact else issubclass(event_type, self.accepts)
-
-
-@attrs.frozen(kw_only=True)
-class StepSpec:
-    """A step as its signature declares it.
-
-    Attributes:
-        name: Name of the function.
-        fn: The function, unbound.
-        config: What ``@step(...)`` was told.
-        parameters: All that a call fills in, in the order of the signature, without self.
-        accepts: Classes of the events that start it, of all parameters, unions and lists taken apart.
-        joins: Its event parameters where there are several: it fires once per one event of each. Empty else.
-        collect: How the list of events that it takes is gathered; None where it takes events one by one.
-        needs: The resources that it takes.
-        emits: Classes of the events that it returns: unions, lists and iterators taken apart, None left out.
-        lists: Those that it may return inside of a list.
-        bare: Those that it may return outside of one, or yield.
-        returns_none: Whether it may return None.
-        style: Order of its positional arguments, after self; "general" for all but an event and perhaps a context.
-        is_method: Whether it takes self.
-        is_async: Whether it is an ``async def``; a plain ``def`` runs in a thread or a process.
-        is_stream: Whether it is an async generator of events.
-        state_type: ``S`` of ``Context[S]``; None where the context says nothing of it, or there is none.
-        location: ``file.py:12`` of its first line, decorators included.
-
-    Example:
-        >>> async def write(ev: Event) -> StopEvent: ...
-        >>> spec, problems = read_step(write, StepConfig(), owner="Writer", is_method=False, namespace={})
-        >>> [event.__name__ for event in spec.emits], spec.returns_none, problems
-        (['StopEvent'], False, [])
-    """
-
-    name: str
-    fn: Callable[..., Any]
-    config: StepConfig
-    parameters: tuple[Parameter, ...]
-    accepts: tuple[type[Event], ...]
-    joins: tuple[EventParameter, ...] = ()
-    collect: Collect | None = None
-    needs: tuple[Need, ...] = ()
-    emits: tuple[type[Event], ...]
-    lists: tuple[type[Event], ...] = ()
-    bare: tuple[type[Event], ...]
-    returns_none: bool
-    style: Style
-    is_method: bool
-    is_async: bool
-    is_stream: bool = False
-    state_type: Any  # whatever a user calls the state of a run
-    location: str
-
-    @property
-    def returns_list(self) -> bool:
-        """Whether it may return a list of events."""
-        return bool(self.lists)
-
-    @property
-    def catches(self) -> CatchError | None:
-        """What ``@catch_error`` was told; None for steps."""
-        return self.config.catches
-
-    def receives(self, event_type: type) -> bool:
-        """Whether events of exactly this class go to the step.
-
-        A StopEvent never does, it ends the run; and a handler gets its events from who sees the failure.
-        """
-        if issubclass(event_type, StopEvent) or not issubclass(event_type, Event) or self.config.catches is not None:
-            return False
-        if self.config.accept_event_subclasses:
-            return issubclass(event_type, self.accepts)
-        return event_type in self.accepts
-
-    def may_receive(self, declared: type) -> bool:
-        """Whether an event that another step declares as this class may go to the step: it may be of a subclass."""
-        return self.receives(declared) or (
-            self.config.catches is None
-            and any(issubclass(accepted, declared) and not issubclass(accepted, StopEvent) for accepted in self.accepts)
-        )
-
-    def may_await(self, declared: type) -> bool:
-        """Whether an event that another step declares as this class may answer a wait that the step names."""
-        return any(issubclass(declared, waited) or issubclass(waited, declared) for waited in self.config.waits_for)
 
 
 def read_step(
@@ -214,6 +90,12 @@ def read_step(
 
     Returns:
         What could be read, and all problems; the first is None where there is no signature at all.
+
+    Example:
+        >>> async def write(ev: Event) -> StepFailedEvent | None: ...
+        >>> spec, problems = read_step(write, StepConfig(), owner="Writer", is_method=False, namespace={})
+        >>> [event.__name__ for event in spec.emits], spec.returns_none, problems
+        (['StepFailedEvent'], True, [])
     """
     name = name or str(getattr(fn, "__name__", fn))
     subject = f"{owner}.{name}"
@@ -430,32 +312,30 @@ class _Reader:
             given.contexts.append(name)
             given.state_type = _state_type(parts)
             return "context"
+        before = len(self.problems)
         if self._read_events(name, annotation, parts, given):
             return "event"
-        if parameter.default is parameter.empty:
+        if parameter.default is parameter.empty and len(self.problems) == before:
             given.others.append((name, annotation))
         return None
 
     def _read_events(self, name: str, annotation: object, parts: list[object], given: _Given) -> bool:
         """Adds a parameter to the events, if it takes any."""
-        elements = [e for part in parts if bare(part) is list for a in get_args(part) for e in members(a)]
-        listed = any(event_class(element) is not None for element in elements)
-        found: list[type[Event]] = []
-        for part in elements if listed else parts:
-            event = event_class(part)
-            if event is not None:
-                found.append(event)
+        inside = [element for part in parts if bare(part) is list for one in get_args(part) for element in members(one)]
+        listed = any(event_class(element) is not None for element in inside)
+        alone = [part for part in parts if bare(part) is not list] if listed else parts
+        named = [*inside, *alone] if listed else alone
+        found = [event for event in map(event_class, named) if event is not None]
         collect = self._read_collect(name, annotation, found, listed=listed)
         if not found:
             return False
-        for part in [*(elements if listed else []), *parts]:
-            if event_class(part) is None and not (listed and bare(part) is list):
+        for part in named:
+            if event_class(part) is None:
                 self._report_no_event(name, part)
-        singles = [part for part in parts if bare(part) is not list]
-        if listed and singles:
+        if listed and alone:
             self.report(
                 "AF153",
-                f"its parameter {name!r} takes a list of events, or {_listed([spell(part) for part in singles], 'or')}",
+                f"its parameter {name!r} takes a list of events, or {_listed([spell(part) for part in alone], 'or')}",
                 "Write a step for each: one for the list, one for single events",
             )
         if listed:
@@ -605,13 +485,12 @@ class _Reader:
             return
         if len(given.events) > 1 and given.collect is None:
             self._check_key(config.key, list(given.accepts))
-        else:
-            listed = "For a list write `Annotated[list[...], Collect(key=...)]`"
-            self.report(
-                "AF156",
-                f"key is {config.key!r}, and it has no events to correlate: its event parameters are not several",
-                f"{listed}, else take the key out" if given.collect is None else listed,
-            )
+        elif given.collect is not None:
+            hint = "Write it into the annotation of the list: Annotated[list[...], Collect(key=...)]"
+            self.report("AF156", f"key is {config.key!r}, and it takes a list of events", hint)
+        elif given.events:
+            hint = "Take it out, or let it take an event of each kind: `a: Draft, b: Review`"
+            self.report("AF156", f"key is {config.key!r}, and it has one event parameter: nothing to correlate", hint)
 
     # -- annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from actorflow._signature import StepSpec
+from actorflow._spec import StepSpec
 
 __all__ = ["collectors_of", "handlers_of"]
 

@@ -27,7 +27,7 @@ from actorflow._signature import (
 from actorflow._ways import collectors_of, handlers_of
 from actorflow.collect import Collect, Take
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowValidationError
-from actorflow.events import InputRequiredEvent, StartEvent, StopEvent
+from actorflow.events import Event, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from actorflow.state import DictState
 from actorflow.states import state_type_of
 from actorflow.validation import Survey, find_problems
@@ -118,19 +118,28 @@ class Graph:
         for step in self.steps:
             if step.receives(self.start_event):
                 yield Edge(START, self.start_event, step.name)
-        for step in self.steps:
+        for index, step in enumerate(self.steps):
             for answer in (*survey.from_outside(step), *step.config.waits_for):
                 yield Edge(OUTSIDE, answer, step.name)
             for event in step.emits:
-                if issubclass(event, StopEvent) or issubclass(StopEvent, event):
-                    yield Edge(step.name, event, STOP)
-                if issubclass(event, StopEvent):
-                    continue
-                if issubclass(event, InputRequiredEvent):
-                    yield Edge(step.name, event, OUTSIDE)
-                for other in self.steps:
-                    if other.may_receive(event) or other.may_await(event):
-                        yield Edge(step.name, event, other.name)
+                for listed in (False, True):
+                    if event in (step.lists if listed else step.bare):
+                        yield from self._ways(step.name, event, listed=listed)
+            handler = self.handlers[index]
+            if handler is not None:
+                yield Edge(step.name, StepFailedEvent, self.steps[handler].name)
+
+    def _ways(self, source: str, event: type[Event], *, listed: bool) -> Iterator[Edge]:
+        """Where an event goes that a step returns."""
+        if issubclass(event, StopEvent) or issubclass(StopEvent, event):
+            yield Edge(source, event, STOP, listed)
+        if issubclass(event, StopEvent):
+            return
+        if issubclass(event, InputRequiredEvent):
+            yield Edge(source, event, OUTSIDE, listed)
+        for other in self.steps:
+            if other.may_receive(event) or other.may_await(event):
+                yield Edge(source, event, other.name, listed)
 
 
 def compile_workflow(cls: type) -> Graph:
@@ -173,6 +182,7 @@ class _Member:
     config: StepConfig | None
     kind: _Kind = "method"
     overridden: type | None = None  # where a step of this name is that it hides
+    decorator: str = "@step"  # how that one is marked
     rival: Callable[..., Any] | None = None  # the method whose name a free function has
 
 
@@ -214,13 +224,20 @@ def _member(home: type, name: str, value: object, hidden: _Member | None) -> _Me
         )
         return _Member(inner, home, config, kind)
     overridden = None if hidden is None else hidden.overridden if hidden.config is None else hidden.home
+    decorator = "@step" if hidden is None else _decorator(hidden)
     if (
         isinstance(value, types.FunctionType)
         and (overridden is not None or (inspect.iscoroutinefunction(value) and not name.startswith("_")))
         and not any(key.startswith("__actorflow_") for key in vars(value))  # marked as something else
     ):
-        return _Member(value, home, None, overridden=overridden)
+        return _Member(value, home, None, overridden=overridden, decorator=decorator)
     return None
+
+
+def _decorator(member: _Member) -> str:
+    if member.config is None:
+        return member.decorator
+    return "@step" if member.config.catches is None else "@catch_error"
 
 
 def _mark(value: object) -> StepConfig | None:
@@ -267,11 +284,12 @@ def _read(cls: type, name: str, member: _Member) -> _Read:
 
 def _unmarked(subject: str, member: _Member, spec: StepSpec | None, problems: list[Problem]) -> Problem | None:
     if member.overridden is not None:
-        message = f"it overrides the step of {member.overridden.__name__} but has no @step"
-        hint = f"Decorate it with @step; to take the step out, write `{member.fn.__name__} = None`"
+        message = f"it overrides the step of {member.overridden.__name__} but has no {member.decorator}"
+        hint = f"Decorate it with {member.decorator}; to take the step out, write `{member.fn.__name__} = None`"
     elif spec is not None and looks_like_step(spec, problems):
-        message = f"it takes {spec.accepts[0].__name__} like a step but has no @step"
-        hint = "Decorate it with @step; if it is a helper, let its name begin with an underscore"
+        decorator = "@catch_error" if StepFailedEvent in spec.accepts else "@step"
+        message = f"it takes {spec.accepts[0].__name__} like a step but has no {decorator}"
+        hint = f"Decorate it with {decorator}; if it is a helper, let its name begin with an underscore"
     else:
         return None
     return Problem(code="AF110", subject=subject, message=message, hint=hint, location=locate(member.fn))
@@ -330,9 +348,9 @@ def _fingerprint(steps: tuple[StepSpec, ...]) -> str:
         [
             step.name,
             names(step.accepts),
-            names(step.emits),
             step.returns_none,
             names(step.lists),
+            names(step.bare),
             step.is_stream,
             [names(parameter.accepts) for parameter in step.joins],
             _collect_shape(step.collect),

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_origin
 
-from actorflow._signature import StepSpec
+from actorflow._spec import StepSpec
 from actorflow.errors import Problem
 from actorflow.state import DictState
 

@@ -12,7 +12,8 @@ from typing import Any, TypeGuard
 
 import attrs
 
-from actorflow._signature import GraphCheck, StepSpec
+from actorflow._options import GraphCheck
+from actorflow._spec import StepSpec
 from actorflow._ways import collectors_of, handlers_of
 from actorflow.errors import Problem
 from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
@@ -370,31 +371,25 @@ def _is_produced(survey: Survey, step: StepSpec, accepted: type[Event]) -> bool:
 
 
 def _never_listed(survey: Survey) -> Iterator[Found]:
-    gathering = {k for collectors in collectors_of(survey.steps) for k in collectors}
+    collectors = collectors_of(survey.steps)
     for k, step in enumerate(survey.steps):
-        if step.collect is None or k in gathering:
+        if step.collect is None or any(k in gathering for gathering in collectors):
             continue
+        if not any(_is_produced(survey, step, accepted) for accepted in step.accepts):
+            continue  # that is told already
         names = _listed([accepted.__name__ for accepted in step.accepts], "or")
-        makers = [
-            (maker.name, event.__name__)
-            for maker in survey.steps
-            for event in maker.bare
-            if event in step.accepts and maker is not step
-        ]
-        openers = [opener.name for opener in survey.steps if opener.lists]
-        if openers:
-            others = (
-                f"{_listed(openers)} {'is' if len(openers) == 1 else 'are'} gathered by other steps or at another depth"
-            )
-            message = f"it takes a list of {names}, but no list that is returned comes to it: what {others}"
-        else:
-            message = f"it takes a list of {names}, and no step returns a list, so that there is no group to gather"
-        hint = (
-            f"Let {survey.name}.{makers[0][0]}, or a step that leads to it, return a list, such as list[{makers[0][1]}]"
-            if makers
-            else f"Let a step that leads to it return a list, such as list[{step.accepts[0].__name__}]"
+        message = f"it takes a list of {names}, and no list that a step returns leads to it"
+        before = [j for j, gathering in enumerate(collectors) if gathering and k in _spread({j}, survey.comes_to)]
+        if before:
+            openers = _listed([survey.steps[j].name for j in before])
+            others = dict.fromkeys(survey.steps[other].name for j in before for other in collectors[j])
+            message += f": that of {openers} is gathered before, by {_listed(list(others))}"
+        maker, event = next(
+            ((maker.name, event) for maker in survey.steps for event in maker.bare if step.may_receive(event)),
+            ("a step that leads to it", step.accepts[0]),
         )
-        yield _about(survey, k, "AF155", message, f"{hint}; for events that are sent one by one use ctx.collect_events")
+        hint = f"Let {maker} return list[{event.__name__}], or take {names} one by one and use ctx.collect_events"
+        yield _about(survey, k, "AF155", message, hint)
 
 
 def _unreachable(survey: Survey) -> Iterator[Found]:
@@ -421,7 +416,8 @@ def _dead_end(survey: Survey) -> Iterator[Found]:
         return
     reached = _reachable(survey)
     ending = {k for k, step in enumerate(survey.steps) if _may_end(survey, step)}
-    backwards = {k: {j for j in range(len(survey.steps)) if k in survey.leads_to(j)} for k in range(len(survey.steps))}
+    forwards = [survey.leads_to(k) for k in range(len(survey.steps))]
+    backwards = [{j for j, onwards in enumerate(forwards) if k in onwards} for k in range(len(survey.steps))]
     good = _spread(ending, backwards.__getitem__)
     for k in range(len(survey.steps)):
         if k in reached and k not in good and not survey.is_exempt(survey.steps[k], "dead_end"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from actorflow._edges import OUTSIDE, START, STOP, Edge
-from actorflow._signature import StepSpec
+from actorflow._spec import StepSpec
 
 __all__ = ["Drawable", "mermaid"]
 
@@ -43,8 +43,9 @@ def mermaid(graph: Drawable) -> str:
     """Draws a graph as a Mermaid flowchart.
 
     Steps are boxes, in the order of their declaration; events are arrows from who makes them to who gets them. Arrows
-    to the outside (prompts, which go to the stream) and from it (answers, and what a body waits for) are dotted. What
-    a body publishes with ``ctx.write_event_to_stream`` stands in no annotation, and so is not shown.
+    to the outside (prompts, which go to the stream) and from it (answers, and what a body waits for) are dotted, and so
+    are those of failures to their handlers. ``list[Draft]`` is what a step returns in a list. What a body publishes with
+    ``ctx.write_event_to_stream`` stands in no annotation, and so is not shown.
 
     Args:
         graph: What to draw.
@@ -87,9 +88,11 @@ def _arrows(graph: Drawable) -> Iterator[str]:
     # Ids of our own: a step's name may be a word of Mermaid's, such as `end`.
     ids = {step.name: f"step{number}" for number, step in enumerate(graph.steps)}
     ids |= {name: node for name, (node, _) in _ENDS.items()}
+    dotted = {OUTSIDE, *(step.name for step in graph.steps if step.catches is not None)}
     for edge in graph.edges:
-        arrow = "-.->" if OUTSIDE in (edge.source, edge.target) else "-->"
-        yield f'{ids[edge.source]} {arrow}|"{_text(edge.event.__name__)}"| {ids[edge.target]}'
+        arrow = "-.->" if edge.source == OUTSIDE or edge.target in dotted else "-->"
+        label = f"list[{edge.event.__name__}]" if edge.listed else edge.event.__name__
+        yield f'{ids[edge.source]} {arrow}|"{_text(label)}"| {ids[edge.target]}'
 
 
 def _text(name: str) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import attrs
@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorflow._signature import Parameter, StepConfig, StepSpec
-from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.collect import Collect, Take
+from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from actorflow.graph import OUTSIDE, START, STOP, Edge, Graph, compile_workflow
 from actorflow.validation import Survey, find_problems
-from actorflow.workflow import Workflow, step
+from actorflow.workflow import Workflow, catch_error, step
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -456,6 +457,94 @@ def test_fingerprint_changes_with_what_matters() -> None:
     different = [Writer, Turned, Renamed, Accepting, Returning, Ending, Exact, Waiting]
     assert compile_workflow(Tuned).fingerprint == compile_workflow(Writer).fingerprint
     assert len({compile_workflow(cls).fingerprint for cls in different}) == len(different)
+
+
+def test_fingerprint_knows_the_forms_of_steps() -> None:
+    """How events are gathered, joined, listed, streamed and caught is in the fingerprint; a handler's options too."""
+
+    def cut(annotation: Any, **names: Any) -> type[Workflow]:
+        async def take(self: Workflow, evs: Any) -> Done: ...
+
+        take.__annotations__["evs"] = annotation
+
+        class Cut(Workflow):
+            @step
+            async def begin(self, ev: Ask) -> list[Draft]: ...
+
+            finish = step(take)
+
+        for name, value in names.items():
+            setattr(Cut, name, value)
+        return Cut
+
+    def rescue(**options: Any) -> Any:
+        async def give_up(self: Workflow, ev: StepFailedEvent) -> Done: ...
+
+        return catch_error(**options)(give_up)
+
+    def by_text(ev: Draft) -> str:
+        return repr(ev)
+
+    class Apart(Workflow):
+        @step
+        async def begin(self, ev: Ask) -> list[Draft] | Draft: ...
+
+        @step
+        async def finish(self, ev: Draft) -> Done: ...
+
+    class Stream(Workflow):
+        @step
+        async def begin(self, ev: Ask) -> AsyncIterator[Draft]:
+            yield Draft()
+
+        @step
+        async def finish(self, ev: Draft) -> Done: ...
+
+    class Bare(Workflow):
+        @step
+        async def begin(self, ev: Ask) -> Draft: ...
+
+        @step
+        async def finish(self, ev: Draft) -> Done: ...
+
+    class Joined(Workflow):
+        @step
+        async def begin(self, ev: Ask) -> Draft: ...
+
+        @step
+        async def finish(self, a: Draft, b: Draft) -> Done: ...
+
+    class Thrice(Workflow):
+        @step
+        async def begin(self, ev: Ask) -> Draft: ...
+
+        @step
+        async def finish(self, a: Draft, b: Draft, c: Draft) -> Done: ...
+
+    class Keyed(Workflow):
+        @step
+        async def begin(self, ev: Ask) -> Draft: ...
+
+        @step(key=by_text)
+        async def finish(self, a: Draft, b: Draft) -> Done: ...
+
+    drafts = list[Draft]
+    different = [
+        cut(Draft),
+        cut(drafts),
+        cut(Annotated[drafts, Collect(Take(1))]),
+        cut(Annotated[drafts, Collect(Take(2))]),
+        cut(Annotated[drafts, Collect(Take(2, exact=True))]),
+        cut(Annotated[drafts, Collect(Take(2, losers="cancel"))]),
+        cut(Annotated[drafts, Collect(key=by_text)]),
+        cut(Annotated[drafts, Collect(key="get")]),
+        cut(drafts, give_up=rescue()),
+        cut(drafts, give_up=rescue(max_recoveries=2)),
+        cut(drafts, give_up=rescue(for_steps=["begin"])),
+        *(Apart, Stream, Bare, Joined, Thrice, Keyed),
+    ]
+    assert len({compile_workflow(cls).fingerprint for cls in different}) == len(different)
+    assert compile_workflow(cut(Annotated[drafts, Collect()])).fingerprint == compile_workflow(cut(drafts)).fingerprint
 
 
 def test_order_in_a_union_does_not_matter() -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from actorflow._signature import StepConfig, StepSpec
 from actorflow.errors import WorkflowValidationError
-from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from actorflow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from actorflow.graph import START, STOP, Edge, compile_workflow
 from actorflow.visualize import mermaid
-from actorflow.workflow import Workflow, step
+from actorflow.workflow import Workflow, catch_error, step
 
 
 class Draft(Event):
@@ -59,7 +59,7 @@ flowchart TD
     start -->|"StartEvent"| step0
     step0 -->|"Draft"| step1
     step0 -->|"Draft"| step2
-    step0 -.->|"Prompt"| outside
+    step0 -.->|"list#91;Prompt#93;"| outside
     outside -.->|"Answer"| step1
     step1 -->|"Draft"| step1
     step1 -->|"Draft"| step2
@@ -73,6 +73,43 @@ def test_a_picture() -> None:
     assert mermaid(compile_workflow(Writer)) == PICTURE
     assert Writer.mermaid() == PICTURE
     assert Writer().mermaid() == PICTURE
+
+
+def test_lists_and_failures() -> None:
+    """A list is drawn at who returns it, once more where the event may come alone; a failure is dotted to its handler."""
+
+    class Careful(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Draft] | Draft: ...
+
+        @step
+        async def review(self, ev: Draft) -> Tick: ...
+
+        @step
+        async def gather(self, evs: list[Tick]) -> StopEvent: ...
+
+        @catch_error(for_steps=["review"])
+        async def rescue(self, ev: StepFailedEvent) -> Tick | None: ...
+
+    assert (
+        Careful.mermaid()
+        == """\
+flowchart TD
+    start(["start"])
+    step0["split"]
+    step1["review"]
+    step2["gather"]
+    step3["rescue"]
+    stop(["stop"])
+    start -->|"StartEvent"| step0
+    step0 -->|"Draft"| step1
+    step0 -->|"list#91;Draft#93;"| step1
+    step1 -->|"Tick"| step2
+    step1 -.->|"StepFailedEvent"| step3
+    step2 -->|"StopEvent"| stop
+    step3 -->|"Tick"| step2
+"""
+    )
 
 
 def test_only_what_there_is_is_drawn() -> None:
