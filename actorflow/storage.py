@@ -221,7 +221,7 @@ class Committed:
         status: Where the run stands now: `Status.RUNNABLE` instead of `Status.WAITING` if a message has come in.
         inbox_n: How many messages the run has got so far.
         owned: Whether the host still has the run.
-        granted: For each name of `take`, whether the permit was there.
+        granted: For each name of `take`, whether the permit was there; none is for a run that is let go of.
         sent: For each item of `outbox`, what became of it; a child that exists counts as `Receipt.DUPLICATE`.
     """
 

@@ -195,7 +195,7 @@ def commit(tx: Transaction, request: Commit) -> Committed:
         )
     if not owner:
         tx.db.execute("DELETE FROM permits WHERE run = ?", (request.run_id,))
-    granted = tuple(_take(tx, request, name, capacity) for name, capacity in request.take)
+    granted = tuple(bool(owner) and _take(tx, request, name, capacity) for name, capacity in request.take)
     sent = tuple(_send(tx, item) for item in request.outbox)
     if sent and any(isinstance(item, Message) and item.run_id == request.run_id for item in request.outbox):
         ((status, inbox_n),) = rows(tx.db, "SELECT status, inbox_n FROM runs WHERE id = ?", (request.run_id,))
@@ -338,7 +338,7 @@ _FORK = (
     """,
     "INSERT INTO journal SELECT :new, seq, kind, 0, at, body, blob FROM journal WHERE run = :run AND seq <= :at",
     "INSERT INTO inbox SELECT :new, n, event_id, kind, at, body, blob FROM inbox WHERE run = :run AND n <= :seen",
-    "INSERT INTO snapshots SELECT :new, seq, at, codec, body FROM snapshots WHERE run = :run AND seq <= :at",
+    "INSERT INTO snapshots SELECT :new, seq, :now, codec, body FROM snapshots WHERE run = :run AND seq <= :at",
     """
     UPDATE blobs SET refs = refs + (SELECT count(*) FROM journal WHERE run = :new AND blob = hash)
         + (SELECT count(*) FROM inbox WHERE run = :new AND blob = hash)

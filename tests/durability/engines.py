@@ -37,7 +37,6 @@ class Engine:
 ENGINES = {
     "memory": Engine(lambda _: SqliteStore(":memory:")),
     "file": Engine(lambda folder: SqliteStore(folder / "runs.db")),
-    "relaxed file": Engine(lambda folder: SqliteStore(folder / "runs.db", durability="relaxed")),
     "memory inline": Engine(lambda _: SqliteStore(":memory:", inline=True), virtual=True),
     "file inline": Engine(lambda folder: SqliteStore(folder / "runs.db", inline=True), virtual=True),
 }
