@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 import anyio
 import attrs
 
+from actorflow._runtime._backend import loop_key
 from actorflow.errors import StoreError
 from actorflow.storage import (
     Beat,
@@ -72,6 +73,7 @@ class EngineStore:
         self._reader = self._writer
         self._opened = 0
         self._door: anyio.Lock | None = None
+        self._loop: object = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine.name!r}{'' if self._opened else ', not open'}>"
@@ -91,9 +93,15 @@ class EngineStore:
         Raises:
             StoreError: It cannot be opened; the message says why.
         """
-        if self._door is None:
-            self._door = anyio.Lock()
+        if self._door is None or not self._opened:
+            self._door = self._door if self._door is not None and self._loop is loop_key() else anyio.Lock()
         async with self._door:
+            if self._opened and self._loop is not loop_key():
+                raise StoreError(
+                    f"{self._engine.name} is open in another event loop, or was not closed there; make a store for each loop",
+                    code="AF236",
+                )
+            self._loop = loop_key()
             if not self._opened:
                 self._hints = Hints()
                 self._writer = Writer(self._engine, inline=self._inline, hints=self._hints)

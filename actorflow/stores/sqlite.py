@@ -133,7 +133,7 @@ class SqliteEngine:
         # Putting the log into the database is for when nobody waits, not for the commit that fills it.
         db.set_wal_hook(self._logged)
         self._log = self._checkpointed = 0
-        self._version = db.data_version()
+        self._version = db.pragma("data_version")
         self._count_company(db)
         return db
 
@@ -217,7 +217,7 @@ class SqliteEngine:
         db = self._db
         if db is None:
             return ()
-        version = db.data_version()
+        version = db.pragma("data_version")  # looks at the file, unlike apsw's data_version()
         if version == self._version:
             return ()
         self._version = version
