@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from actorflow.errors import StoreError
 
-__all__ = ["Database", "connect", "load_apsw", "patiently", "rows"]
+__all__ = ["Database", "connect", "discard", "load_apsw", "patiently", "rows"]
 
 T = TypeVar("T")
 Values = Sequence[Any] | Mapping[str, Any]
@@ -71,6 +72,12 @@ def connect(path: str, vfs: str | None) -> Database:
     db.set_busy_handler(wait)
     db.pragma("mmap_size", 0)
     return db
+
+
+def discard(db: Database) -> None:
+    """Closes a connection that has failed; what it could not do then is done by whoever opens the file next."""
+    with contextlib.suppress(load_apsw().Error):
+        db.close(force=True)
 
 
 def patiently(attempt: Callable[[], T], name: str) -> T:

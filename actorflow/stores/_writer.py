@@ -63,7 +63,7 @@ class Engine(Protocol):
         ...
 
     def fail(self) -> None:
-        """Called after `perform` or `tidy` raised: drops all claims, and the connection. Does not raise."""
+        """Called after `perform` or `tidy` raised: drops all claims, and the connection."""
         ...
 
     def tidy(self, *, idle: bool) -> None:
@@ -166,7 +166,8 @@ class Writer:
         self._inline = inline
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._call: Callable[[Callable[[], object]], object] = _nobody
+        self._call: Callable[[Callable[[], object]], object] = _at_once
+        self._deserted = False
         self._broken = False
         self._open = False
         self._looked = 0.0
@@ -241,8 +242,11 @@ class Writer:
                 patience = None if self._broken else self.engine.patience()
                 if patience is not None and time.monotonic() - self._looked >= patience:
                     self._look()
-            if stop is not None:
+            if stop is not None or self._deserted:
                 self.engine.close()
+            if self._deserted:
+                return
+            if stop is not None:
                 self._tell(functools.partial(stop[1].settle, None))
                 return
 
@@ -312,13 +316,17 @@ class Writer:
         self.failures += 1
         self.failure = f"{type(error).__name__}: {error}"
         self._broken = True
-        self.engine.fail()
+        try:
+            self.engine.fail()
+        except Exception as another:  # noqa: BLE001 - the thread goes on, or whoever asks next would wait for ever
+            self.failure += f"; then {type(another).__name__}: {another}"
 
     def _opened(self) -> Exception | None:
         try:
             self.engine.open()
         except Exception as error:  # noqa: BLE001 - handed to whoever opens
-            self.engine.fail()
+            self._fail(error)
+            self._broken = False  # it was never whole
             return error if isinstance(error, ActorflowError) else self._lost(error)
         return None
 
@@ -335,11 +343,12 @@ class Writer:
         try:
             self._call(what)
         except RuntimeError:
-            self._call = _nobody  # the loop is over: nobody waits any more, and the queue has come to its end
+            self._deserted = True  # the loop is over: nobody waits any more
 
 
-def _nobody(_: Callable[[], object]) -> None:
-    """Stands for a loop that is over."""
+def _at_once(call: Callable[[], object]) -> None:
+    """Stands for the loop where there is no thread."""
+    call()
 
 
 class _Stop(Request[None]):

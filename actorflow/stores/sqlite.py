@@ -16,7 +16,7 @@ from actorflow.storage import Request, Topic
 from actorflow.stores import _sqlite_reads
 from actorflow.stores._face import EngineStore
 from actorflow.stores._hosts import HostLocks, boot_id, boot_time, file_system, is_remote
-from actorflow.stores._sqlite_db import Database, connect, load_apsw, patiently, rows
+from actorflow.stores._sqlite_db import Database, connect, discard, load_apsw, patiently, rows
 from actorflow.stores._sqlite_ops import OPERATIONS, Transaction
 from actorflow.stores._sqlite_schema import check, migrate
 from actorflow.stores._writer import EVERYTHING, Question
@@ -191,7 +191,7 @@ class SqliteEngine:
             if db.in_transaction:
                 db.execute("ROLLBACK")
         else:
-            db.close(force=True)
+            discard(db)
 
     def tidy(self, *, idle: bool) -> None:
         """Puts the log into the database now and then."""
@@ -257,9 +257,9 @@ class SqliteReader:
 
     def fail(self) -> None:
         """Drops the connection."""
-        if self._db is not None:
-            self._db.close(force=True)
-            self._db = None
+        db, self._db = self._db, None
+        if db is not None:
+            discard(db)
 
     def tidy(self, *, idle: bool) -> None:
         """Nothing to do."""
