@@ -66,7 +66,8 @@ def runs(db: Database, query: RunQuery) -> Page:
     """A page of the list of runs."""
     if query.after and not query.after.isdecimal():
         raise WorkflowRuntimeError(
-            f"RunQuery(after={query.after!r}) is no place in a list of runs; give `next` of the page before", code="AF235"
+            f"RunQuery(after={query.after!r}) is no place in a list of runs; give `next` of the page before",
+            code="AF235",
         )
     values = {
         "after": int(query.after or _LAST),

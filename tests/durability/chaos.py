@@ -14,7 +14,6 @@ import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -24,12 +23,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
-import apsw
 import attrs
 
 from actorflow.errors import Fenced, StoreError
 from actorflow.storage import Commit, Committed, Entry, Message, NewRun, RunInfo, Status, Topic
 from actorflow.stores import SqliteStore, _sqlite_ops
+from actorflow.stores._sqlite_db import connect
 from actorflow.stores._sqlite_reads import get
 
 STEPS = 6  # in each of two chains
@@ -176,7 +175,9 @@ def remove_fence() -> None:
     def unfenced(tx: _sqlite_ops.Transaction, request: Commit) -> Committed:
         info = get(tx.db, request.run_id)
         if info is not None:
-            tx.db.execute("UPDATE runs SET owner = 'anybody', status = 0 WHERE id = ? AND owner = ''", (request.run_id,))
+            tx.db.execute(
+                "UPDATE runs SET owner = 'anybody', status = 0 WHERE id = ? AND owner = ''", (request.run_id,)
+            )
             request = attrs.evolve(request, epoch=info.epoch, head=info.head)
         return real(tx, request)
 
@@ -244,8 +245,7 @@ class Chaos:
 
 
 def finished(path: Path, wanted: int) -> bool:
-    db = apsw.Connection(str(path))
-    db.set_busy_timeout(5000)
+    db = connect(str(path), None)
     ((n,),) = db.execute("SELECT count(*) FROM runs WHERE status = 2").fetchall()
     db.close()
     return int(str(n)) >= wanted
@@ -254,8 +254,7 @@ def finished(path: Path, wanted: int) -> bool:
 def judge(path: Path, acks: list[list[str]]) -> Counter[str]:
     """Everything that is not as it must be."""
     wrong: Counter[str] = Counter()
-    db = apsw.Connection(str(path))
-    db.set_busy_timeout(5000)
+    db = connect(str(path), None)
     wrong["not sound"] = sum(row[0] != "ok" for row in db.execute("PRAGMA integrity_check"))
     journals: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     for run_id, seq, body in db.execute("SELECT run, seq, body FROM journal ORDER BY run, seq").fetchall():

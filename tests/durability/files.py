@@ -3,6 +3,9 @@
 What a program was promised by a sync survives a power cut; of the rest any sectors may, in any order, torn anywhere.
 """
 
+# pyright: reportUnknownMemberType=false, reportUntypedBaseClass=false
+# apsw's types name one that Python 3.11 does not have, so its classes are unknown to a checker.
+
 from __future__ import annotations
 
 import os
@@ -11,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import apsw
 import attrs
+
+from actorflow.stores._sqlite_db import load_apsw
 
 __all__ = ["PowerCut", "fill_after", "forget_unsynced"]
 
 SECTOR = 512
+apsw: Any = load_apsw()
 
 
 @attrs.define
@@ -70,14 +75,14 @@ class PowerCut:
 def forget_unsynced(name: str, power: PowerCut) -> object:
     """Registers a file layer that keeps in memory what was not synced; keep what is returned."""
 
-    class File(apsw.VFSFile):
+    class File(apsw.VFSFile):  # type: ignore[misc]
         def __init__(self, vfs: Any, filename: Any, flags: Any) -> None:
             self.path = str(filename.filename() if hasattr(filename, "filename") else filename)
             super().__init__(vfs, filename, flags)
             self.unsynced = power.files.setdefault(self.path, Unsynced())
 
         def xFileSize(self) -> int:
-            size = super().xFileSize()
+            size: int = super().xFileSize()
             for item in self.unsynced.todo:
                 size = item if isinstance(item, int) else max(size, item[0] + len(item[1]))
             return size
@@ -122,7 +127,7 @@ def forget_unsynced(name: str, power: PowerCut) -> object:
 def fill_after(name: str, room: Callable[[], int]) -> object:
     """Registers a file layer on a disk with room for so many more bytes; keep what is returned."""
 
-    class File(apsw.VFSFile):
+    class File(apsw.VFSFile):  # type: ignore[misc]
         def xWrite(self, data: Any, offset: int) -> None:
             if offset + len(data) > self.xFileSize() and room() < len(data):
                 raise apsw.FullError("no room left")
@@ -134,7 +139,7 @@ def fill_after(name: str, room: Callable[[], int]) -> object:
 def layer(name: str, file: Any) -> object:
     """Registers a file layer that opens files of a class on top of the system's own."""
 
-    class Layer(apsw.VFS):
+    class Layer(apsw.VFS):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(name, "", maxpathname=0)
 

@@ -11,7 +11,7 @@ from actorflow.storage import Commit, Entry, Message, NewRun, Receipt, Status
 __all__ = ["ModelRun", "ModelStore", "Refused"]
 
 
-class Refused(Exception):  # noqa: N818 - what the model says instead of any error of a store
+class Refused(Exception):
     """The request changes nothing."""
 
 
@@ -79,7 +79,9 @@ class ModelStore:
             run.permits.clear()
         granted: list[bool] = []
         for name, capacity in commit.take:
-            granted.append(run.owner is not None and sum(other.permits.count(name) for other in self.runs.values()) < capacity)
+            granted.append(
+                run.owner is not None and sum(other.permits.count(name) for other in self.runs.values()) < capacity
+            )
             if granted[-1]:
                 run.permits.append(name)
         sent: list[Receipt] = []
@@ -120,7 +122,12 @@ class ModelStore:
 
     def fork(self, run_id: str, at: int, seen: int, new_id: str) -> None:
         run = self.runs.get(run_id)
-        if run is None or new_id in self.runs or not max(run.tail, 1) <= at <= len(run.journal) or not 0 <= seen <= len(run.inbox):
+        if (
+            run is None
+            or new_id in self.runs
+            or not max(run.tail, 1) <= at <= len(run.journal)
+            or not 0 <= seen <= len(run.inbox)
+        ):
             raise Refused
         self.runs[new_id] = ModelRun(
             run.version,
@@ -141,7 +148,9 @@ class ModelStore:
     def facts(self) -> dict[str, Any]:
         """What must be equal, by run."""
         return {
-            run_id: (run.version, run.status, run.owner, run.epoch, run.seen, run.tail)
-            + (run.journal[run.tail :], run.inbox, run.snapshots)
+            run_id: (
+                *(run.version, run.status, run.owner, run.epoch, run.seen, run.tail),
+                *(run.journal[run.tail :], run.inbox, run.snapshots),
+            )
             for run_id, run in self.runs.items()
         }

@@ -322,6 +322,7 @@ async def test_a_run_wakes_at_its_time(store: SqliteStore) -> None:
     await store.commit(step(runs["b"], status=Status.WAITING, release=True))
     claim = await store.claim(host, 10)
     assert not claim.runs
+    assert claim.wake_in is not None
     assert claim.wake_in == pytest.approx(100, abs=1)
     await anyio.sleep(claim.wake_in)
     (run_a,) = (await store.claim(host, 10)).runs
@@ -348,7 +349,9 @@ async def test_what_a_commit_sends_is_sent_with_it(store: SqliteStore) -> None:
     assert child.parent == "a"
     assert [m.event_id for m in await store.inbox("b")] == ["hello"]
     # Going idle sees what the run has sent to itself.
-    answer = await store.commit(step(moved(run_a, answer), status=Status.WAITING, seen=1, outbox=[message("a", "again")]))
+    answer = await store.commit(
+        step(moved(run_a, answer), status=Status.WAITING, seen=1, outbox=[message("a", "again")])
+    )
     assert (answer.status, answer.inbox_n) == (Status.RUNNABLE, 2)
 
 
@@ -485,11 +488,20 @@ async def test_a_fork_goes_on_from_an_earlier_moment(store: SqliteStore) -> None
     here = (await claimed(store, host, "a"))["a"]
     await accepted(store, message(event_id="x"), message(event_id="y"))
     here = moved(here, await store.commit(step(here, b"1", snapshot=Snapshot("json", b"s"), seen=1)))
-    here = moved(here, await store.commit(step(here, LONG, b"3", snapshot=Snapshot("json", b"t"), seen=2, status=Status.FAILED)))
-    info = await store.fork(Fork(run_id="a", at=3, seen=1, new_id="b"))
-    assert (info.run_id, info.status, info.head, info.seen, info.inbox_n, info.snap_seq, info.forked_from, info.owner) == (
-        ("b", Status.RUNNABLE, 3, 1, 1, 2, "a", "")
+    here = moved(
+        here, await store.commit(step(here, LONG, b"3", snapshot=Snapshot("json", b"t"), seen=2, status=Status.FAILED))
     )
+    info = await store.fork(Fork(run_id="a", at=3, seen=1, new_id="b"))
+    assert (
+        info.run_id,
+        info.status,
+        info.head,
+        info.seen,
+        info.inbox_n,
+        info.snap_seq,
+        info.forked_from,
+        info.owner,
+    ) == (("b", Status.RUNNABLE, 3, 1, 1, 2, "a", ""))
     assert await bodies(store, "b") == [b"start", b"1", LONG]
     assert [m.event_id for m in await store.inbox("b")] == ["x"]
     await store.gc(0.0)  # the model is gone, with its part of what both had

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import apsw
 import attrs
 import pytest
 
 from actorflow.errors import Fenced, StoreError
-from actorflow.storage import Status, Topic
+from actorflow.storage import Leave, Register, Status, Topic
 from actorflow.stores import SqliteStore, store_from_url
 from actorflow.stores._hosts import HostLocks, file_system, is_remote
+from actorflow.stores._sqlite_db import connect
 from actorflow.stores._sqlite_schema import MIGRATIONS
 from actorflow.stores._writer import Question
 from actorflow.stores.sqlite import CHECKPOINT_BUSY, LONELY_POLL, POLL, SqliteEngine
@@ -64,12 +64,14 @@ def test_a_file_of_a_newer_actorflow_is_left_alone(tmp_path: Path) -> None:
     """One sentence, and not a byte changed."""
     path = tmp_path / "runs.db"
     opened(path)
-    db = apsw.Connection(str(path))
+    db = connect(str(path), None)
     db.pragma("user_version", len(MIGRATIONS) + 1)
     db.pragma("journal_mode", "delete")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"runs\.db was written by a newer actorflow \(schema 2, .*\); update actorflow \[AF224\]$"):
+    with pytest.raises(
+        StoreError, match=r"runs\.db was written by a newer actorflow \(schema 2, .*\); update actorflow \[AF224\]$"
+    ):
         opened(path)
     assert path.read_bytes() == before
 
@@ -77,7 +79,7 @@ def test_a_file_of_a_newer_actorflow_is_left_alone(tmp_path: Path) -> None:
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     """Another program's tables, another program's mark, or no database at all."""
     path = tmp_path / "other.db"
-    db = apsw.Connection(str(path))
+    db = connect(str(path), None)
     db.execute("CREATE TABLE bees(name)")
     db.close()
     before = path.read_bytes()
@@ -94,9 +96,9 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_half_made_file_is_made_whole(tmp_path: Path) -> None:
     """The tables come all at once, or not at all: an empty database becomes a store."""
     path = tmp_path / "runs.db"
-    apsw.Connection(str(path)).close()
+    connect(str(path), None).close()
     opened(path)
-    db = apsw.Connection(str(path))
+    db = connect(str(path), None)
     assert db.pragma("user_version") == len(MIGRATIONS)
     db.close()
 
@@ -112,7 +114,7 @@ def test_many_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
     started = [subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE, text=True) for i in range(6)]  # noqa: S603 - ours
     assert [one.communicate()[1] for one in started] == [""] * 6
-    db = apsw.Connection(str(tmp_path / "runs.db"))
+    db = connect(str(tmp_path / "runs.db"), None)
     assert db.execute("SELECT count(*) FROM runs").fetchall() == [(6,)]
     db.close()
 
@@ -154,10 +156,14 @@ def test_a_network_file_system_is_known(path: str, kind: str, remote: bool) -> N
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the file is made. The mount is the test's word: there is no server here."""
-    monkeypatch.setattr("actorflow.stores.sqlite.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("actorflow.stores.sqlite.file_system", MOUNTED_NFS)
     with pytest.raises(StoreError, match=r"runs\.db is on a network file system \(nfs4\), .* \[AF227\]$"):
         opened(tmp_path / "runs.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def MOUNTED_NFS(_: Path) -> str:
+    return "nfs4"
 
 
 @pytest.mark.parametrize("url", ["postgresql://x/y", "runs.db", "sqlite:", "sqlite:///", "sqlite://host/runs.db"])
@@ -238,8 +244,6 @@ def test_who_looks_how_often(tmp_path: Path) -> None:
     memory = SqliteEngine(":memory:", "strict", inline=False, vfs=None)
     for engine in (one, two, memory):
         engine.open()
-    from actorflow.storage import Leave, Register
-
     assert (one.patience(), memory.patience()) == (LONELY_POLL, None)
     assert list(one.look()) == []
     (host,) = two.perform([Register()])
@@ -284,7 +288,7 @@ def test_the_clock_goes_on_after_the_machine_was_off(tmp_path: Path) -> None:
 
     first = anyio.run(now)
     assert anyio.run(now) >= first
-    db = apsw.Connection(str(path))
+    db = connect(str(path), None)
     db.execute("UPDATE clock SET boot = 'another', latest = ?", (first + 1e6,))
     db.close()
     later = anyio.run(now)
@@ -321,7 +325,7 @@ def test_long_bodies_are_kept_once_and_let_go(tmp_path: Path) -> None:
             await store.deliver(message("b", body=body))
             for name in "ab":
                 await store.commit(step(runs[name], body, body, status=Status.COMPLETED))
-            reader = apsw.Connection(str(path))
+            reader = connect(str(path), None)
             blobs = "SELECT refs, length(body) FROM blobs"
             assert reader.execute(blobs).fetchall() == [(5, 100_000)]
             assert (await store.gc(0.0, limit=2)).more
