@@ -90,7 +90,7 @@ class SqliteEngine:
     """The connection that writes, the clock, and the locks of the hosts that live here."""
 
     def __init__(self, path: str, durability: Durability, *, inline: bool, vfs: str | None) -> None:
-        self.name = f"SQLite store {path}"
+        self.name: str = f"SQLite store {path}"
         self._path = path
         self._memory = path == MEMORY
         self._durability = durability
@@ -233,7 +233,7 @@ class SqliteReader:
     """The connection that reads: long reads hold up no commit."""
 
     def __init__(self, path: str, vfs: str | None) -> None:
-        self.name = f"SQLite store {path}"
+        self.name: str = f"SQLite store {path}"
         self._path = path
         self._vfs = vfs
         self._db: Database | None = None

@@ -82,7 +82,8 @@ on_every_clock: Callable[[Callable[..., Awaitable[None]]], Callable[..., None]] 
 
 def new_run(run_id: str = "a", **options: Any) -> NewRun:
     """A run that `CAPS` can work on."""
-    return NewRun(run_id=run_id, **{"workflow": "Flow", "version": "v1", "body": b"start", **options})
+    values: dict[str, Any] = {"workflow": "Flow", "version": "v1", "body": b"start", **options}
+    return NewRun(run_id=run_id, **values)
 
 
 def message(run_id: str = "a", event_id: str = "e", body: bytes = b"m") -> Message:

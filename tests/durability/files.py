@@ -3,7 +3,8 @@
 What a program was promised by a sync survives a power cut; of the rest any sectors may, in any order, torn anywhere.
 """
 
-# pyright: reportUnknownMemberType=false, reportUntypedBaseClass=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUntypedBaseClass=false
 # apsw's types name one that Python 3.11 does not have, so its classes are unknown to a checker.
 
 from __future__ import annotations
