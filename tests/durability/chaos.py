@@ -75,7 +75,7 @@ async def work_on(store: SqliteStore, run: RunInfo) -> None:
 
     async def commit(*entries: Entry, **options: Any) -> Committed:
         async with turn:
-            values = {"seen": here.seen, **options}
+            values: dict[str, Any] = {"seen": here.seen, **options}
             answer = await store.commit(
                 Commit(run_id=run.run_id, epoch=run.epoch, head=place[0], entries=entries, **values)
             )
