@@ -59,6 +59,8 @@ class Progress:
             case "event":
                 self.events += 1
                 self.seen = said["n"]
+            case _:
+                pass
 
 
 def entry(**said: Any) -> Entry:
