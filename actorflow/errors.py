@@ -16,12 +16,15 @@ __all__ = [
     "CircuitOpen",
     "ContextSerdeError",
     "ContextStateError",
+    "Fenced",
     "InternalError",
     "NonDeterministicStep",
     "Problem",
     "RegistrationError",
     "ResourceError",
+    "RunConflict",
     "StepTimeoutError",
+    "StoreError",
     "StreamLagged",
     "WorkflowCancelledByUser",
     "WorkflowCancelledError",
@@ -183,6 +186,18 @@ class RegistrationError(ActorflowError):
 
 class ContextSerdeError(ActorflowError):
     """A context could not be made into data, or data not into a context."""
+
+
+class StoreError(ActorflowError):
+    """A store cannot do its work: nothing of what was asked counts as done. Register, claim and read again."""
+
+
+class Fenced(StoreError):
+    """Somebody else has what was acted on: the run was claimed by another host, or this host's lease ran out."""
+
+
+class RunConflict(WorkflowRuntimeError):
+    """A run of this id, or with this idempotency key, exists, and was started with something else."""
 
 
 class InternalError(ActorflowError):

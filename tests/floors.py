@@ -27,7 +27,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_fits",),
         ("state",),
         ("_image",),
-        ("abc",),
+        ("abc", "storage"),
         ("asking",),
         ("context",),
         ("handle",),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-__all__ = ["clock", "is_cancelled", "loop_key", "no_loop", "run_in_new_loop", "spawner", "start_detached"]
+__all__ = ["caller", "clock", "is_cancelled", "loop_key", "no_loop", "run_in_new_loop", "spawner", "start_detached"]
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -47,6 +47,18 @@ def clock() -> Callable[[], float]:
 
         return trio.current_time
     return asyncio.get_running_loop().time
+
+
+def caller() -> Callable[[Callable[[], object]], object]:
+    """How another thread makes the running loop call something, without waiting for it.
+
+    What is returned raises `RuntimeError` once the loop is over.
+    """
+    if _in_trio():
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def spawner(group: TaskGroup) -> Callable[[Variables, Work], object]:
