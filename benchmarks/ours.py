@@ -471,7 +471,7 @@ class Interview(Workflow):
     async def begin(self, ev: Go) -> Turn:
         return Turn(i=1, n=ev.n)
 
-    @step(waits_for=(Answer,)) if hasattr(Context, "wait_for_event") else step
+    @step
     async def ask(self, ctx: Context, ev: Turn) -> Turn | StopEvent:
         port: Any = ctx
         answer: Answer = await port.wait_for_event(Answer, waiter_event=Ask(i=ev.i))

@@ -26,6 +26,7 @@ class Workload:
         arguments: What else the program is told.
         result: What has to come out of n operations.
         measures: What is read off: time, memory, or both.
+        yardstick: Whether its ratio to a hop says anything.
         fresh: Measured in a fresh process each time, so that memory that was used before is not taken for free.
     """
 
@@ -38,6 +39,7 @@ class Workload:
     arguments: Mapping[str, int] = attrs.field(factory=dict[str, int])
     result: Callable[[int], object] = lambda n: n
     measures: tuple[Measure, ...] = ("time",)
+    yardstick: bool = True
     fresh: bool = False
 
 
@@ -108,6 +110,7 @@ def _fans() -> list[Workload]:
             n=4_000,
             arguments={"workers": 8},
             result=lambda n: n * (n - 1) // 2,
+            yardstick=False,
         ),
         Workload(
             key="pressure",
@@ -154,7 +157,7 @@ def _faces() -> list[Workload]:
 
 def _footprints() -> list[Workload]:
     return [
-        Workload(key="import", title="import", program="importing", unit="process", n=1, tiny=1),
+        Workload(key="import", title="import", program="importing", unit="process", n=1, tiny=1, yardstick=False),
         Workload(
             key="size",
             title="installed, with all that it needs",
