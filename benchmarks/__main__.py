@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
+import attrs
 
 from benchmarks.chart import svg
 from benchmarks.environment import python_with_peers
@@ -72,6 +73,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=sorted(BY_KEY), metavar="KEY", help="these workloads only")
     parser.add_argument("--backends", nargs="+", choices=sorted(BACKENDS), default=list(BACKENDS))
     parser.add_argument("--peers", nargs="+", choices=sorted(PEERS), default=list(PEERS), help="with --compare: these")
+    parser.add_argument("--budget", type=float, help="seconds after which a slow contestant is not measured again")
+    parser.add_argument("--patience", type=float, help="seconds after which one measurement is given up")
     parser.add_argument("--json", type=Path, help="where to write all numbers")
     parser.add_argument("--table", type=Path, help="where to write the table, which is printed too")
     parser.add_argument("--chart", type=Path, help="where to write the chart, an SVG; with --compare")
@@ -87,6 +90,8 @@ def main() -> None:
         return
     workloads = [BY_KEY[key] for key in asked.only] if asked.only else list(WORKLOADS)
     effort = Effort(scale=10, least=3, most=5, budget=4.0, patience=30.0) if asked.quick else Effort()
+    given = {name: value for name in ("budget", "patience") if (value := getattr(asked, name)) is not None}
+    effort = attrs.evolve(effort, **given)
     python = python_with_peers() if asked.compare else sys.executable
     who = contestants(asked.backends, asked.peers if asked.compare else ())
     done = anyio.run(report, who, workloads, effort, python)

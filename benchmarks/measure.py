@@ -48,8 +48,11 @@ def resident() -> int:
 def peak_from_here() -> Callable[[], int]:
     """Starts watching; what it returns gives by how many bytes memory has at most grown since."""
     before = resident()
-    # The high-water mark of a process begins anew with this.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    try:
+        # The high-water mark of a process begins anew with this.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError as error:
+        raise CannotError("the system does not let a process watch its peak of memory") from error
     return lambda: _status("VmHWM") - before
 
 

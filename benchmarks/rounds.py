@@ -193,7 +193,10 @@ async def measure(
 ) -> Readings:
     """Measures workload by workload; within each, everyone once in each round, the yardsticks included."""
     readings: Readings = {}
-    yardsticks = {seat.contestant.backend: seat for seat in seats if RAW_HOP.program in seat.programs}
+    yardsticks: dict[str, Seat] = {}
+    for seat in seats:
+        if RAW_HOP.program in seat.programs:
+            yardsticks.setdefault(seat.contestant.backend, seat)
     for seat in yardsticks.values():
         await seat.ask(RAW_HOP, RAW_HOP.tiny, effort.patience)
         readings[RAW_HOP.key, "time", str(seat.contestant)] = Reading()
