@@ -46,7 +46,7 @@ async def report(
 ) -> Report:
     """Measures, and tells on the way what is being measured."""
     machine = described()
-    async with seated(who, python) as seats:
+    async with seated(who, python, cpu=effort.cpu) as seats:
         there = [seat for seat in seats if seat.missing is None]
         for seat in seats:
             if seat.missing is not None:
@@ -73,6 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=sorted(BY_KEY), metavar="KEY", help="these workloads only")
     parser.add_argument("--backends", nargs="+", choices=sorted(BACKENDS), default=list(BACKENDS))
     parser.add_argument("--peers", nargs="+", choices=sorted(PEERS), default=list(PEERS), help="with --compare: these")
+    parser.add_argument(
+        "--cpu", action="store_true", help="measure processor time: for machines that are busy otherwise"
+    )
     parser.add_argument("--budget", type=float, help="seconds after which a slow contestant is not measured again")
     parser.add_argument("--patience", type=float, help="seconds after which one measurement is given up")
     parser.add_argument("--json", type=Path, help="where to write all numbers")
@@ -91,7 +94,7 @@ def main() -> None:
     workloads = [BY_KEY[key] for key in asked.only] if asked.only else list(WORKLOADS)
     effort = Effort(scale=10, least=3, most=5, budget=4.0, patience=30.0) if asked.quick else Effort()
     given = {name: value for name in ("budget", "patience") if (value := getattr(asked, name)) is not None}
-    effort = attrs.evolve(effort, **given)
+    effort = attrs.evolve(effort, cpu=asked.cpu, **given)
     python = python_with_peers() if asked.compare else sys.executable
     who = contestants(asked.backends, asked.peers if asked.compare else ())
     done = anyio.run(report, who, workloads, effort, python)

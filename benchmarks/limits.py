@@ -7,7 +7,6 @@ asyncio, trio's own on trio.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +15,7 @@ import anyio
 import trio
 from anyio.lowlevel import checkpoint
 
-from benchmarks.measure import Measured, Program, peak_from_here, resident
+from benchmarks.measure import Measured, Program, clock, peak_from_here, resident
 
 __all__ = ["CANNOT", "DISTRIBUTION", "IMPORTS", "PROGRAMS"]
 
@@ -50,11 +49,11 @@ async def raw_hop(n: int) -> Measured:
         async with anyio.create_task_group() as group:
             group.start_soon(answer)
             await checkpoint()
-            begin = time.perf_counter()
+            begin = clock()
             for i in range(n // 2):
                 to_echo.send_nowait(i)
                 await main.receive()
-            seconds = time.perf_counter() - begin
+            seconds = clock() - begin
             group.cancel_scope.cancel()
     return Measured(seconds, n)
 
@@ -64,10 +63,10 @@ async def call(n: int) -> Measured:
 
     async def nothing() -> None: ...
 
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(n):
         await nothing()
-    return Measured(time.perf_counter() - begin, n)
+    return Measured(clock() - begin, n)
 
 
 async def spawn(n: int) -> Measured:
@@ -77,11 +76,11 @@ async def spawn(n: int) -> Measured:
 
     seconds = 0.0
     async with anyio.create_task_group() as group:
-        begin = time.perf_counter()
+        begin = clock()
         for _ in range(n):
             group.start_soon(nothing)
             await checkpoint()
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
     return Measured(seconds, n)
 
 
@@ -104,11 +103,11 @@ class Pong(Hop):
 
 
 async def _trampoline(routes: dict[type, Callable[[Any], Awaitable[Hop | None]]], n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     event: Hop | None = Hop(n)
     while event is not None:
         event = await routes[event.__class__](event)
-    return Measured(time.perf_counter() - begin, n)
+    return Measured(clock() - begin, n)
 
 
 async def chain(n: int) -> Measured:
@@ -148,10 +147,10 @@ async def fresh(n: int) -> Measured:
         return 1
 
     if not _on_trio():
-        begin = time.perf_counter()
+        begin = clock()
         for i in range(n):
             total += await asyncio.create_task(only(i))
-        return Measured(time.perf_counter() - begin, total)
+        return Measured(clock() - begin, total)
 
     async def child(i: int, over: trio.Event) -> None:
         nonlocal total
@@ -160,12 +159,12 @@ async def fresh(n: int) -> Measured:
         over.set()
 
     async with trio.open_nursery() as nursery:
-        begin = time.perf_counter()
+        begin = clock()
         for i in range(n):
             over = trio.Event()
             nursery.start_soon(child, i, over)
             await over.wait()
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
     return Measured(seconds, total)
 
 
@@ -179,10 +178,10 @@ async def concurrent(n: int) -> Measured:
     async def five() -> int:
         return await one(await one(await one(await one(await one(0)))))
 
-    begin = time.perf_counter()
+    begin = clock()
     if not _on_trio():
         total = sum(await asyncio.gather(*(five() for _ in range(n))))
-        return Measured(time.perf_counter() - begin, total)
+        return Measured(clock() - begin, total)
     total = 0
 
     async def child() -> None:
@@ -193,7 +192,7 @@ async def concurrent(n: int) -> Measured:
     async with trio.open_nursery() as nursery:
         for _ in range(n):
             nursery.start_soon(child)
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def cancel(n: int) -> Measured:
@@ -213,11 +212,11 @@ async def cancel(n: int) -> Measured:
         for one in children:
             group.start_soon(child, *one)
         await anyio.wait_all_tasks_blocked()
-        begin = time.perf_counter()
+        begin = clock()
         for scope, over in children:
             scope.cancel()
             await over.wait()
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
     return Measured(seconds, ended)
 
 
@@ -227,7 +226,7 @@ async def cancel(n: int) -> Measured:
 async def fan_out(n: int, workers: int) -> Measured:
     """Workers on a queue of bounded size, and a list for what they make."""
     done: list[int] = []
-    begin = time.perf_counter()
+    begin = clock()
     if not _on_trio():
         queue: asyncio.Queue[int | None] = asyncio.Queue(64)
 
@@ -253,13 +252,13 @@ async def fan_out(n: int, workers: int) -> Measured:
                 for i in range(n):
                     await sender.send(i)
     total = sum(done)
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def sleepers(n: int, workers: int) -> Measured:
     """Workers on an anyio memory object stream, whose work is a millisecond's sleep."""
     done: list[int] = []
-    begin = time.perf_counter()
+    begin = clock()
     sender, receiver = anyio.create_memory_object_stream[int](64)
 
     async def work() -> None:
@@ -275,14 +274,14 @@ async def sleepers(n: int, workers: int) -> Measured:
                 for i in range(n):
                     await sender.send(i)
     total = sum(done)
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def pressure(n: int) -> Measured:
     """A producer, a consumer that suspends, and a queue of 64 between them."""
     seen = 0
     peak = peak_from_here()
-    begin = time.perf_counter()
+    begin = clock()
     if not _on_trio():
         queue: asyncio.Queue[int] = asyncio.Queue(64)
 
@@ -310,7 +309,7 @@ async def pressure(n: int) -> Measured:
             async with sender:
                 for i in range(n):
                     await sender.send(i)
-    return Measured(time.perf_counter() - begin, seen, peak())
+    return Measured(clock() - begin, seen, peak())
 
 
 # ---------------------------------------------------------------------------------------- stream, state, snapshots
@@ -321,7 +320,7 @@ async def stream(n: int) -> Measured:
     kept: deque[Hop | None] = deque()
     wake = anyio.Event()
     seen = 0
-    begin = time.perf_counter()
+    begin = clock()
 
     async def publish() -> None:
         for i in range(n):
@@ -340,37 +339,37 @@ async def stream(n: int) -> Measured:
             wake = anyio.Event()
             while kept and (event := kept.popleft()) is not None:
                 seen += 1
-    return Measured(time.perf_counter() - begin, seen)
+    return Measured(clock() - begin, seen)
 
 
 async def state(n: int) -> Measured:
     """A dict."""
     data: dict[str, int] = {}
     got = -1
-    begin = time.perf_counter()
+    begin = clock()
     for i in range(n):
         data["x"] = i
         got = data["x"]
-    return Measured(time.perf_counter() - begin, got + 1)
+    return Measured(clock() - begin, got + 1)
 
 
 async def edit(n: int) -> Measured:
     """A dict, copied, changed and put in the place of the old one."""
     data: dict[str, int] = {}
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(n):
         copy = data.copy()
         copy["x"] = copy.get("x", 0) + 1
         data = copy
-    return Measured(time.perf_counter() - begin, data["x"])
+    return Measured(clock() - begin, data["x"])
 
 
 async def snapshot(n: int) -> Measured:
     """A list of events, each made a dict."""
     queue = [Hop(i) for i in range(n)]
-    begin = time.perf_counter()
+    begin = clock()
     data = [{"type": "Hop", "left": event.left} for event in queue]
-    return Measured(time.perf_counter() - begin, len(data))
+    return Measured(clock() - begin, len(data))
 
 
 # -------------------------------------------------------------------------------------------- waiting for a human
@@ -389,19 +388,19 @@ async def wait(n: int) -> Measured:
                 prompts.send_nowait(i)
                 got = await to_answer.receive()
 
-    begin = time.perf_counter()
+    begin = clock()
     with to_ask, answers, to_answer:
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             async for prompt in to_ask:
                 answers.send_nowait(prompt)
-    return Measured(time.perf_counter() - begin, got)
+    return Measured(clock() - begin, got)
 
 
 async def waiting(n: int) -> Measured:
     """`n` tasks that wait for an answer each; then each gets it."""
     before = resident()
-    begin = time.perf_counter()
+    begin = clock()
     if not _on_trio():
         loop = asyncio.get_running_loop()
 
@@ -414,7 +413,7 @@ async def waiting(n: int) -> Measured:
         taken = resident() - before
         for reply in replies:
             reply.set_result(1)
-        return Measured(time.perf_counter() - begin, sum(await asyncio.gather(*tasks)), taken)
+        return Measured(clock() - begin, sum(await asyncio.gather(*tasks)), taken)
 
     answered = 0
 
@@ -431,7 +430,7 @@ async def waiting(n: int) -> Measured:
         taken = resident() - before
         for event in events:
             event.set()
-    return Measured(time.perf_counter() - begin, answered, taken)
+    return Measured(clock() - begin, answered, taken)
 
 
 PROGRAMS: dict[str, Program] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ from actorflow import (
     WorkflowCancelledError,
     step,
 )
-from benchmarks.measure import CannotError, Measured, Program, peak_from_here, resident
+from benchmarks.measure import CannotError, Measured, Program, clock, peak_from_here, resident
 
 __all__ = ["CANNOT", "DISTRIBUTION", "IMPORTS", "PROGRAMS"]
 
@@ -116,9 +115,9 @@ Crowded = _with_idle_steps(100)
 
 
 async def _chain(workflow: Workflow, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     left = await workflow.run(Go(n=n))
-    return Measured(time.perf_counter() - begin, n - left)
+    return Measured(clock() - begin, n - left)
 
 
 async def chain(n: int) -> Measured:
@@ -151,10 +150,10 @@ async def fresh(n: int) -> Measured:
     """`n` one-step runs, one after the other."""
     workflow = One()
     total = 0
-    begin = time.perf_counter()
+    begin = clock()
     for i in range(n):
         total += await workflow.run(Go(n=i))
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 class Five(Workflow):
@@ -190,10 +189,10 @@ async def concurrent(n: int) -> Measured:
     """`n` runs at once, each of five steps."""
     workflow = Five()
     total = 0
-    begin = time.perf_counter()
+    begin = clock()
     for run in [workflow.run(Go(n=i)) for i in range(n)]:
         total += await run
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 class Sleeper(Workflow):
@@ -211,10 +210,10 @@ async def cancel(n: int) -> Measured:
     runs = [workflow.run(Go(n=i)) for i in range(n)]
     await anyio.wait_all_tasks_blocked()
     cancelled = 0
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         await run.cancel_run()
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     for run in runs:
         try:
             await run
@@ -283,9 +282,9 @@ async def _fan(make: Callable[..., type[Workflow]], n: int, workers: int, pause:
     if key not in _made:
         _made[key] = make(workers, pause)
     workflow = _made[key]()
-    begin = time.perf_counter()
+    begin = clock()
     total = await workflow.run(Go(n=n))
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def fan_out(n: int, workers: int) -> Measured:
@@ -328,9 +327,9 @@ async def pressure(n: int) -> Measured:
     """`n` events sent one by one by `await ctx.send` through a full inbox of 64 to a consumer that suspends."""
     workflow = Pressed()
     peak = peak_from_here()
-    begin = time.perf_counter()
+    begin = clock()
     seen = await workflow.run(Go(n=n))
-    return Measured(time.perf_counter() - begin, seen, peak())
+    return Measured(clock() - begin, seen, peak())
 
 
 # ---------------------------------------------------------------------------------------- stream, state, snapshots
@@ -351,12 +350,12 @@ class Publisher(Workflow):
 async def stream(n: int) -> Measured:
     """`n` events published by a step and read by the caller."""
     seen = 0
-    begin = time.perf_counter()
+    begin = clock()
     run = Publisher().run(Go(n=n))
     async for event in run.stream_events():
         seen += isinstance(event, Item)
     await run
-    return Measured(time.perf_counter() - begin, seen)
+    return Measured(clock() - begin, seen)
 
 
 class Setter(Workflow):
@@ -374,9 +373,9 @@ class Setter(Workflow):
 
 async def state(n: int) -> Measured:
     """`n` times set and get in one step."""
-    begin = time.perf_counter()
+    begin = clock()
     result = await Setter().run(Go(n=n))
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 class Editor(Workflow):
@@ -392,9 +391,9 @@ class Editor(Workflow):
 
 async def edit(n: int) -> Measured:
     """`n` transactions on the state in one step."""
-    begin = time.perf_counter()
+    begin = clock()
     result = await Editor().run(Go(n=n))
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 class Queued(Workflow):
@@ -417,9 +416,9 @@ async def snapshot(n: int) -> Measured:
     run = Queued().run(Go(n=n))
     await anyio.wait_all_tasks_blocked()
     try:
-        begin = time.perf_counter()
+        begin = clock()
         data = run.ctx.to_dict()
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
     except ContextSerdeError as error:
         raise CannotError("a run cannot be written down while it is under way yet") from error
     finally:
@@ -479,13 +478,13 @@ class Interview(Workflow):
 
 
 async def _converse(workflow: Workflow, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     run = workflow.run(Go(n=n))
     async for event in run.stream_events():
         if isinstance(event, Ask):
             await run.send_event(Answer(i=event.i))
     result = await run
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 def _needs_waits() -> None:
@@ -506,18 +505,18 @@ async def wait(n: int) -> Measured:
 
 async def _crowd(workflow: Workflow, n: int) -> Measured:
     before = resident()
-    begin = time.perf_counter()
+    begin = clock()
     runs: list[Run[Any]] = [workflow.run(Go(n=1)) for _ in range(n)]
     await anyio.wait_all_tasks_blocked()
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     taken = resident() - before
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         await run.send_event(Answer(i=1))
     answered = 0
     for run in runs:
         answered += await run
-    return Measured(seconds + time.perf_counter() - begin, answered, taken)
+    return Measured(seconds + clock() - begin, answered, taken)
 
 
 async def idle(n: int) -> Measured:

@@ -132,6 +132,7 @@ class Report:
             and (median := reading.median) is not None
         ]
         head = "; ".join(f"{key}: {value}" for key, value in self.machine.items())
+        head += "; times are processor time" if self.effort.cpu else ""
         parts = [head, f"raw hop: {', '.join(raw)}" if raw else "", "\n".join(lines)]
         if reasons:
             parts += [f"No number ({NONE}):", "\n".join(dict.fromkeys(reasons))]

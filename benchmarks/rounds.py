@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import attrs
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from benchmarks.measure import CLOCK
 from benchmarks.workloads import Measure, Workload
 
 __all__ = ["RAW_HOP", "Contestant", "Effort", "Reading", "Readings", "Seat", "measure", "seated"]
@@ -54,6 +56,8 @@ class Effort:
         most: Rounds after which it is good enough, however the numbers move.
         calm: The spread at which no more rounds are needed: half of the distance between the quartiles, as a share of
             the median.
+        cpu: Whether processor time is measured instead of time on the wall: on a busy machine the better number, for all
+            that does not sleep.
         budget: Seconds of measurements of one workload after which a contestant is measured no more than `least` times.
         patience: Seconds after which one measurement is given up.
     """
@@ -62,6 +66,7 @@ class Effort:
     least: int = 5
     most: int = 15
     calm: float = 0.03
+    cpu: bool = False
     budget: float = 20.0
     patience: float = 60.0
 
@@ -105,20 +110,21 @@ Readings = dict[tuple[str, Measure, str], Reading]
 class Seat:
     """A contestant's process, started when it is first asked, and again when it had to be ended."""
 
-    def __init__(self, contestant: Contestant, python: str = sys.executable) -> None:
+    def __init__(self, contestant: Contestant, python: str = sys.executable, *, cpu: bool = False) -> None:
         self.contestant = contestant
         self.version = ""
         self.missing: str | None = None
         self.programs: frozenset[str] = frozenset()
         self.cannot: Mapping[str, str] = {}
         self._python = python
+        self._environment = {**os.environ, CLOCK: "cpu" if cpu else "wall"}
         self._process: Process | None = None
         self._replies: BufferedByteReceiveStream | None = None
 
     async def open(self) -> None:
         """Starts the process and hears what it can do."""
         command = [self._python, "-m", "benchmarks.worker", self.contestant.module, self.contestant.backend]
-        self._process = await anyio.open_process(command, cwd=ROOT, stderr=None)
+        self._process = await anyio.open_process(command, cwd=ROOT, env=self._environment, stderr=None)
         assert self._process.stdout is not None
         self._replies = BufferedByteReceiveStream(self._process.stdout)
         hello = await self._reply()
@@ -176,12 +182,14 @@ class Seat:
 
 
 @asynccontextmanager
-async def seated(contestants: Sequence[Contestant], python: str = sys.executable) -> AsyncGenerator[list[Seat]]:
+async def seated(
+    contestants: Sequence[Contestant], python: str = sys.executable, *, cpu: bool = False
+) -> AsyncGenerator[list[Seat]]:
     """The processes of all contestants, which end with the block."""
     async with AsyncExitStack() as stack:
         seats: list[Seat] = []
         for contestant in contestants:
-            seat = Seat(contestant, python)
+            seat = Seat(contestant, python, cpu=cpu)
             stack.push_async_callback(seat.close)
             await seat.open()
             seats.append(seat)

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import time
 from dataclasses import dataclass
 from typing import Never
 
@@ -15,7 +14,7 @@ from agent_framework import (
 )
 from anyio.lowlevel import checkpoint
 
-from benchmarks.measure import Measured, peak_from_here, resident
+from benchmarks.measure import Measured, clock, peak_from_here, resident
 
 IMPORTS, DISTRIBUTION = "agent_framework", "agent-framework-core"
 CANNOT = {
@@ -63,9 +62,9 @@ def _chained(pause: bool, idle: int = 0):
 
 
 async def _chain(workflow, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     left = (await workflow.run(n)).get_outputs()[0]
-    return Measured(time.perf_counter() - begin, n - left)
+    return Measured(clock() - begin, n - left)
 
 
 async def chain(n: int) -> Measured:
@@ -89,10 +88,10 @@ class Only(Executor):
 async def fresh(n: int) -> Measured:
     workflow = _build(Only(id="only"))
     total = 0
-    begin = time.perf_counter()
+    begin = clock()
     for i in range(n):
         total += (await workflow.run(i)).get_outputs()[0]
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 class Adder(Executor):
@@ -116,9 +115,9 @@ def _five():
 
 
 async def concurrent(n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     results = await asyncio.gather(*(_five().run(0) for _ in range(n)))
-    return Measured(time.perf_counter() - begin, sum(result.get_outputs()[0] for result in results))
+    return Measured(clock() - begin, sum(result.get_outputs()[0] for result in results))
 
 
 class Sleeper(Executor):
@@ -139,11 +138,11 @@ async def cancel(n: int) -> Measured:
     runs = [asyncio.create_task(_run(_build(Sleeper(id="only")), i)) for i in range(n)]
     while Sleeper.sleeping < n:
         await asyncio.sleep(0.01)
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         run.cancel()
         await asyncio.wait([run])
-    return Measured(time.perf_counter() - begin, sum(run.cancelled() for run in runs))
+    return Measured(clock() - begin, sum(run.cancelled() for run in runs))
 
 
 @dataclass
@@ -193,9 +192,9 @@ class Join(Executor):
 async def _fan(n: int, workers: int, pause=None, suspends=False) -> Measured:
     spread, work, join = Spread(id="spread"), Work("work", workers, pause, suspends), Join("join", n)
     workflow = _build(spread, [(spread, work), (work, join)])
-    begin = time.perf_counter()
+    begin = clock()
     total = (await workflow.run(n)).get_outputs()[0]
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def fan_out(n: int, workers: int) -> Measured:
@@ -224,10 +223,10 @@ class Publisher(Executor):
 async def stream(n: int) -> Measured:
     workflow = _build(Publisher(id="only"))
     seen = 0
-    begin = time.perf_counter()
+    begin = clock()
     async for event in workflow.run(n, stream=True):
         seen += event.type == "output"
-    return Measured(time.perf_counter() - begin, seen)
+    return Measured(clock() - begin, seen)
 
 
 class Setter(Executor):
@@ -242,9 +241,9 @@ class Setter(Executor):
 
 async def state(n: int) -> Measured:
     workflow = _build(Setter(id="only"))
-    begin = time.perf_counter()
+    begin = clock()
     result = (await workflow.run(n)).get_outputs()[0]
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 @dataclass
@@ -268,25 +267,25 @@ class Asker(Executor):
 
 async def answer(n: int) -> Measured:
     workflow = _build(Asker(id="ask"))
-    begin = time.perf_counter()
+    begin = clock()
     result = await workflow.run(n)
     while asked := result.get_request_info_events():
         result = await workflow.run(responses={event.request_id: event.data.i for event in asked})
-    return Measured(time.perf_counter() - begin, result.get_outputs()[0])
+    return Measured(clock() - begin, result.get_outputs()[0])
 
 
 async def idle(n: int) -> Measured:
     before = resident()
-    begin = time.perf_counter()
+    begin = clock()
     workflows = [_build(Asker(id="ask")) for _ in range(n)]
     asked = [(await workflow.run(1)).get_request_info_events()[0].request_id for workflow in workflows]
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     taken = resident() - before
     answered = 0
-    begin = time.perf_counter()
+    begin = clock()
     for workflow, request in zip(workflows, asked, strict=True):
         answered += (await workflow.run(responses={request: 1})).get_outputs()[0]
-    return Measured(seconds + time.perf_counter() - begin, answered, taken)
+    return Measured(seconds + clock() - begin, answered, taken)
 
 
 PROGRAMS = {

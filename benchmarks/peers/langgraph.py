@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import time
 from typing import Annotated, TypedDict
 
 from anyio.lowlevel import checkpoint
@@ -14,7 +13,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, Send, interrupt
 
-from benchmarks.measure import Measured, peak_from_here, resident
+from benchmarks.measure import Measured, clock, peak_from_here, resident
 
 IMPORTS, DISTRIBUTION = "langgraph.graph", "langgraph"
 CANNOT = {
@@ -57,9 +56,9 @@ def _chained(pause: bool, idle: int = 0):
 
 
 async def _chain(graph, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     state = await graph.ainvoke({"left": n}, {"recursion_limit": n + 10})
-    return Measured(time.perf_counter() - begin, n - state["left"])
+    return Measured(clock() - begin, n - state["left"])
 
 
 async def chain(n: int) -> Measured:
@@ -80,10 +79,10 @@ async def fresh(n: int) -> Measured:
 
     graph = StateGraph(Left).add_node("only", only).add_edge(START, "only").add_edge("only", END).compile()
     total = 0
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(n):
         total += (await graph.ainvoke({"left": 0}))["left"]
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def concurrent(n: int) -> Measured:
@@ -98,9 +97,9 @@ async def concurrent(n: int) -> Measured:
     for source, target in zip([START, *names], [*names, END], strict=True):
         graph.add_edge(source, target)
     compiled = graph.compile()
-    begin = time.perf_counter()
+    begin = clock()
     states = await asyncio.gather(*(compiled.ainvoke({"left": 0}) for _ in range(n)))
-    return Measured(time.perf_counter() - begin, sum(state["left"] for state in states))
+    return Measured(clock() - begin, sum(state["left"] for state in states))
 
 
 async def cancel(n: int) -> Measured:
@@ -116,11 +115,11 @@ async def cancel(n: int) -> Measured:
     runs = [asyncio.create_task(graph.ainvoke({"left": 0})) for _ in range(n)]
     while sleeping < n:
         await asyncio.sleep(0.01)
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         run.cancel()
         await asyncio.wait([run])
-    return Measured(time.perf_counter() - begin, sum(run.cancelled() for run in runs))
+    return Measured(clock() - begin, sum(run.cancelled() for run in runs))
 
 
 class Fan(TypedDict):
@@ -147,9 +146,9 @@ async def _fan(n: int, workers: int, pause=None, checkpointed=False) -> Measured
     graph.add_edge("work", "join")
     graph.add_edge("join", END)
     compiled = graph.compile()
-    begin = time.perf_counter()
+    begin = clock()
     state = await compiled.ainvoke({"n": n, "done": []}, {"max_concurrency": workers})
-    return Measured(time.perf_counter() - begin, state["total"])
+    return Measured(clock() - begin, state["total"])
 
 
 async def fan_out(n: int, workers: int) -> Measured:
@@ -177,10 +176,10 @@ async def stream(n: int) -> Measured:
 
     graph = StateGraph(Left).add_node("publish", publish).add_edge(START, "publish").add_edge("publish", END).compile()
     seen = 0
-    begin = time.perf_counter()
+    begin = clock()
     async for _ in graph.astream({"left": 0}, stream_mode="custom"):
         seen += 1
-    return Measured(time.perf_counter() - begin, seen)
+    return Measured(clock() - begin, seen)
 
 
 async def state(n: int) -> Measured:
@@ -194,9 +193,9 @@ async def state(n: int) -> Measured:
 
     graph = StateGraph(Left).add_node("only", only).add_edge(START, "only").add_edge("only", END)
     compiled = graph.compile(store=InMemoryStore())
-    begin = time.perf_counter()
+    begin = clock()
     result = await compiled.ainvoke({"left": 0})
-    return Measured(time.perf_counter() - begin, result["left"])
+    return Measured(clock() - begin, result["left"])
 
 
 class Asked(TypedDict):
@@ -218,27 +217,27 @@ def _asking():
 async def wait(n: int) -> Measured:
     graph = _asking()
     config = {"configurable": {"thread_id": "1"}, "recursion_limit": n + 10}
-    begin = time.perf_counter()
+    begin = clock()
     state = await graph.ainvoke({"i": 1, "n": n}, config)
     while "__interrupt__" in state:
         state = await graph.ainvoke(Command(resume=state["__interrupt__"][0].value), config)
-    return Measured(time.perf_counter() - begin, state["i"] - 1)
+    return Measured(clock() - begin, state["i"] - 1)
 
 
 async def waiting(n: int) -> Measured:
     graph = _asking()
     before = resident()
-    begin = time.perf_counter()
+    begin = clock()
     configs = [{"configurable": {"thread_id": str(i)}} for i in range(n)]
     for config in configs:
         await graph.ainvoke({"i": 1, "n": 1}, config)
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     taken = resident() - before
     answered = 0
-    begin = time.perf_counter()
+    begin = clock()
     for config in configs:
         answered += (await graph.ainvoke(Command(resume=1), config))["i"] - 1
-    return Measured(seconds + time.perf_counter() - begin, answered, taken)
+    return Measured(seconds + clock() - begin, answered, taken)
 
 
 PROGRAMS = {

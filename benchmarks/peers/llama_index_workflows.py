@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 from anyio.lowlevel import checkpoint
 from workflows import Context, Workflow, step
 from workflows.errors import WorkflowCancelledByUser
 from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 
-from benchmarks.measure import Measured, peak_from_here, resident
+from benchmarks.measure import Measured, clock, peak_from_here, resident
 
 IMPORTS, DISTRIBUTION = "workflows", "llama-index-workflows"
 CANNOT: dict[str, str] = {}
@@ -82,9 +81,9 @@ for _i in range(100):
 
 
 async def _chain(workflow: Workflow, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     left = await workflow.run(start_event=Go(n=n))
-    return Measured(time.perf_counter() - begin, n - left)
+    return Measured(clock() - begin, n - left)
 
 
 async def chain(n: int) -> Measured:
@@ -108,10 +107,10 @@ class One(Workflow):
 async def fresh(n: int) -> Measured:
     workflow = One(timeout=None)
     total = 0
-    begin = time.perf_counter()
+    begin = clock()
     for i in range(n):
         total += await workflow.run(start_event=Go(n=i))
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 class Five(Workflow):
@@ -143,10 +142,10 @@ class Five(Workflow):
 
 async def concurrent(n: int) -> Measured:
     workflow = Five(timeout=None)
-    begin = time.perf_counter()
+    begin = clock()
     runs = [workflow.run(start_event=Go(n=i)) for i in range(n)]
     total = sum([await run for run in runs])
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 class Sleeper(Workflow):
@@ -160,10 +159,10 @@ async def cancel(n: int) -> Measured:
     workflow = Sleeper(timeout=None)
     runs = [workflow.run(start_event=Go(n=i)) for i in range(n)]
     await asyncio.sleep(0.05 + n / 500)
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         await run.cancel_run()
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     cancelled = 0
     for run in runs:
         try:
@@ -217,9 +216,9 @@ def _collecting(workers: int, pause: float | None) -> type[Workflow]:
 
 async def _fan(make, n: int, workers: int, pause: float | None = None) -> Measured:
     workflow = make(workers, pause)(timeout=None)
-    begin = time.perf_counter()
+    begin = clock()
     total = await workflow.run(start_event=Go(n=n))
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def fan_out(n: int, workers: int) -> Measured:
@@ -255,9 +254,9 @@ class Pressed(Workflow):
 async def pressure(n: int) -> Measured:
     workflow = Pressed(timeout=None)
     peak = peak_from_here()
-    begin = time.perf_counter()
+    begin = clock()
     seen = await workflow.run(start_event=Go(n=n))
-    return Measured(time.perf_counter() - begin, seen, peak())
+    return Measured(clock() - begin, seen, peak())
 
 
 class Publisher(Workflow):
@@ -272,12 +271,12 @@ class Publisher(Workflow):
 
 async def stream(n: int) -> Measured:
     seen = 0
-    begin = time.perf_counter()
+    begin = clock()
     run = Publisher(timeout=None).run(start_event=Go(n=n))
     async for event in run.stream_events():
         seen += isinstance(event, Item)
     await run
-    return Measured(time.perf_counter() - begin, seen)
+    return Measured(clock() - begin, seen)
 
 
 class Setter(Workflow):
@@ -292,9 +291,9 @@ class Setter(Workflow):
 
 
 async def state(n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     result = await Setter(timeout=None).run(start_event=Go(n=n))
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 class Editor(Workflow):
@@ -307,9 +306,9 @@ class Editor(Workflow):
 
 
 async def edit(n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     result = await Editor(timeout=None).run(start_event=Go(n=n))
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 class Queued(Workflow):
@@ -334,9 +333,9 @@ async def snapshot(n: int) -> Measured:
     data: dict = {}
     while json.dumps(data).count('\\"i\\"') < n:
         await asyncio.sleep(0.2)
-        begin = time.perf_counter()
+        begin = clock()
         data = run.ctx.to_dict()
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
     await run.cancel_run()
     return Measured(seconds, n)
 
@@ -379,13 +378,13 @@ class Interview(Workflow):
 
 
 async def _converse(workflow: Workflow, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     run = workflow.run(start_event=Go(n=n))
     async for event in run.stream_events():
         if isinstance(event, Ask):
             await run.send_event(Answer(i=event.i))
     result = await run
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 async def answer(n: int) -> Measured:
@@ -398,19 +397,19 @@ async def wait(n: int) -> Measured:
 
 async def _crowd(workflow: Workflow, n: int) -> Measured:
     before = resident()
-    begin = time.perf_counter()
+    begin = clock()
     runs = [workflow.run(start_event=Go(n=1)) for _ in range(n)]
     for run in runs:
         async for event in run.stream_events():
             if isinstance(event, Ask):
                 break
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     taken = resident() - before
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         await run.send_event(Answer(i=1))
     answered = sum([await run for run in runs])
-    return Measured(seconds + time.perf_counter() - begin, answered, taken)
+    return Measured(seconds + clock() - begin, answered, taken)
 
 
 async def idle(n: int) -> Measured:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 from pydantic_graph import GraphBuilder, StepContext, TypeExpression, reduce_list_append
 
-from benchmarks.measure import Measured, peak_from_here
+from benchmarks.measure import Measured, clock, peak_from_here
 
 IMPORTS, DISTRIBUTION = "pydantic_graph", "pydantic-graph"
 CANNOT = {
@@ -94,9 +93,9 @@ def _chained(pause: bool, idle: int = 0):
 
 
 async def _chain(graph, n: int) -> Measured:
-    begin = time.perf_counter()
+    begin = clock()
     left = await graph.run(state=Counter(), inputs=Hop(n))
-    return Measured(time.perf_counter() - begin, n - left)
+    return Measured(clock() - begin, n - left)
 
 
 async def chain(n: int) -> Measured:
@@ -124,10 +123,10 @@ async def fresh(n: int) -> Measured:
 
     graph = _one(only)
     total = 0
-    begin = time.perf_counter()
+    begin = clock()
     for i in range(n):
         total += await graph.run(state=Counter(), inputs=i)
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def concurrent(n: int) -> Measured:
@@ -141,9 +140,9 @@ async def concurrent(n: int) -> Measured:
     for source, target in zip([g.start_node, *steps], [*steps, g.end_node], strict=True):
         g.add(g.edge_from(source).to(target))
     graph = g.build()
-    begin = time.perf_counter()
+    begin = clock()
     total = sum(await asyncio.gather(*(graph.run(state=Counter(), inputs=0) for _ in range(n))))
-    return Measured(time.perf_counter() - begin, total)
+    return Measured(clock() - begin, total)
 
 
 async def cancel(n: int) -> Measured:
@@ -159,11 +158,11 @@ async def cancel(n: int) -> Measured:
     runs = [asyncio.create_task(graph.run(state=Counter(), inputs=i)) for i in range(n)]
     while sleeping < n:
         await asyncio.sleep(0.01)
-    begin = time.perf_counter()
+    begin = clock()
     for run in runs:
         run.cancel()
         await asyncio.wait([run])
-    return Measured(time.perf_counter() - begin, sum(run.cancelled() for run in runs))
+    return Measured(clock() - begin, sum(run.cancelled() for run in runs))
 
 
 async def _fan(n: int, workers: int, pause=None, suspends=False) -> Measured:
@@ -196,9 +195,9 @@ async def _fan(n: int, workers: int, pause=None, suspends=False) -> Measured:
         g.edge_from(total).to(g.end_node),
     )
     graph = g.build()
-    begin = time.perf_counter()
+    begin = clock()
     result = await graph.run(state=Counter(), inputs=n)
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 async def fan_out(n: int, workers: int) -> Measured:
@@ -224,9 +223,9 @@ async def state(n: int) -> Measured:
         return got + 1
 
     graph = _one(only)
-    begin = time.perf_counter()
+    begin = clock()
     result = await graph.run(state=Counter(), inputs=0)
-    return Measured(time.perf_counter() - begin, result)
+    return Measured(clock() - begin, result)
 
 
 PROGRAMS = {
