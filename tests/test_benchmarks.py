@@ -126,7 +126,10 @@ def test_contestants_are_measured_in_turn_and_shown() -> None:
 
 def test_wrong_and_endless_contestants_have_no_number() -> None:
     """A result that is not the expected one is an error, one that does not come in time a reason; the rest goes on."""
-    wrong = attrs.evolve(BY_KEY["chain"], key="wrong", result=lambda n: n + 1)
+    def one_more(n: int) -> int:
+        return n + 1
+
+    wrong = attrs.evolve(BY_KEY["chain"], key="wrong", result=one_more)
     endless = attrs.evolve(BY_KEY["chain"], key="endless", n=10**12)
     unknown = attrs.evolve(BY_KEY["chain"], key="unknown", program="unknown")
     effort = Effort(least=1, most=1, patience=1.0)

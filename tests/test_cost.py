@@ -24,7 +24,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType
@@ -127,7 +127,7 @@ class Meter:
                 self.calls[frame.f_code.co_qualname] += 1
 
     @contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> Generator[None]:
         """Counts in this block."""
         before = sys.gettrace(), sys.getprofile()
         sys.setprofile(self.profile)
