@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-import actorflow
 from actorflow import (
     Context,
     ContextSerdeError,
@@ -271,9 +270,6 @@ def _collecting(workers: int, pause: float | None = None) -> type[Workflow]:
     return Collecting
 
 
-GROUPS = hasattr(actorflow, "Collect")
-"""Whether a step can take a list of events: to go when that has landed."""
-
 _made: dict[tuple[Callable[..., type[Workflow]], int, float | None], type[Workflow]] = {}
 
 
@@ -289,8 +285,6 @@ async def _fan(make: Callable[..., type[Workflow]], n: int, workers: int, pause:
 
 async def fan_out(n: int, workers: int) -> Measured:
     """`n` items returned as a list, worked on, and taken as a list again."""
-    if not GROUPS:
-        raise CannotError("a step cannot take a list of events yet")
     return await _fan(_grouping, n, workers)
 
 
@@ -301,7 +295,7 @@ async def collect(n: int, workers: int) -> Measured:
 
 async def sleepers(n: int, workers: int) -> Measured:
     """`n` items whose work is a real millisecond's sleep."""
-    return await _fan(_grouping if GROUPS else _collecting, n, workers, pause=0.001)
+    return await _fan(_grouping, n, workers, pause=0.001)
 
 
 class Pressed(Workflow):
@@ -472,8 +466,7 @@ class Interview(Workflow):
 
     @step
     async def ask(self, ctx: Context, ev: Turn) -> Turn | StopEvent:
-        port: Any = ctx
-        answer: Answer = await port.wait_for_event(Answer, waiter_event=Ask(i=ev.i))
+        answer = await ctx.wait_for_event(Answer, waiter_event=Ask(i=ev.i))
         return StopEvent(result=answer.i) if answer.i == ev.n else Turn(i=answer.i + 1, n=ev.n)
 
 
@@ -487,11 +480,6 @@ async def _converse(workflow: Workflow, n: int) -> Measured:
     return Measured(clock() - begin, result)
 
 
-def _needs_waits() -> None:
-    if not hasattr(Context, "wait_for_event"):
-        raise CannotError("a body cannot wait for an event yet")
-
-
 async def answer(n: int) -> Measured:
     """One run that asks `n` times; the outside reads its stream and answers."""
     return await _converse(Dialogue(), n)
@@ -499,7 +487,6 @@ async def answer(n: int) -> Measured:
 
 async def wait(n: int) -> Measured:
     """The same, with the waits inside of a body."""
-    _needs_waits()
     return await _converse(Interview(), n)
 
 
@@ -526,7 +513,6 @@ async def idle(n: int) -> Measured:
 
 async def waiting(n: int) -> Measured:
     """The same, with the waits inside of a body."""
-    _needs_waits()
     return await _crowd(Interview(), n)
 
 

@@ -126,6 +126,7 @@ def test_contestants_are_measured_in_turn_and_shown() -> None:
 
 def test_wrong_and_endless_contestants_have_no_number() -> None:
     """A result that is not the expected one is an error, one that does not come in time a reason; the rest goes on."""
+
     def one_more(n: int) -> int:
         return n + 1
 
