@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,16 @@ Readings = dict[tuple[str, Measure, str], Reading]
 
 
 class Seat:
-    """A contestant's process, started when it is first asked, and again when it had to be ended."""
+    """A contestant's process, started by `open`, and again when it is asked though it has ended.
+
+    Attributes:
+        contestant: Whose it is.
+        version: Of the library.
+        missing: What is not installed; None if all is there.
+        programs: What it can do.
+        cannot: What it cannot do, and why.
+        process: The process; None while there is none.
+    """
 
     def __init__(self, contestant: Contestant, python: str = sys.executable, *, cpu: bool = False) -> None:
         self.contestant = contestant
@@ -118,15 +127,15 @@ class Seat:
         self.cannot: Mapping[str, str] = {}
         self._python = python
         self._environment = {**os.environ, CLOCK: "cpu" if cpu else "wall"}
-        self._process: Process | None = None
+        self.process: Process | None = None
         self._replies: BufferedByteReceiveStream | None = None
 
     async def open(self) -> None:
         """Starts the process and hears what it can do."""
         command = [self._python, "-m", "benchmarks.worker", self.contestant.module, self.contestant.backend]
-        self._process = await anyio.open_process(command, cwd=ROOT, env=self._environment, stderr=None)
-        assert self._process.stdout is not None
-        self._replies = BufferedByteReceiveStream(self._process.stdout)
+        self.process = await anyio.open_process(command, cwd=ROOT, env=self._environment, stderr=None)
+        assert self.process.stdout is not None
+        self._replies = BufferedByteReceiveStream(self.process.stdout)
         hello = await self._reply()
         self.missing = hello.get("missing")
         if self.missing is None:
@@ -135,7 +144,7 @@ class Seat:
 
     async def close(self) -> None:
         """Ends the process, whatever it does."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is not None:
             with anyio.CancelScope(shield=True):
                 if process.returncode is None:
@@ -148,7 +157,7 @@ class Seat:
             return {"cannot": self.missing}
         if workload.program not in self.programs:
             return {"cannot": self.cannot.get(workload.program, "not programmed")}
-        fresh = workload.fresh or self._process is None
+        fresh = workload.fresh or self.process is None
         if fresh:
             await self.close()
             await self.open()
@@ -156,26 +165,28 @@ class Seat:
         with anyio.move_on_after(patience):
             if fresh:
                 # Everything is compiled and imported before it counts.
-                await self._send({**request, "n": workload.tiny})
-                await self._reply()
-            await self._send(request)
-            reply = await self._reply()
+                warm = await self._answer({**request, "n": workload.tiny})
+                if "seconds" not in warm:
+                    return warm
+            reply = await self._answer(request)
             if "seconds" in reply and workload.result(n) not in (None, reply["result"]):
                 return {"error": f"gave {reply['result']!r} for {workload.result(n)!r}"}
             return reply
         await self.close()
         return {"cannot": f"not finished in {patience:g} s"}
 
-    async def _send(self, request: dict[str, Any]) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        await self._process.stdin.send(json.dumps(request).encode() + b"\n")
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        with suppress(anyio.BrokenResourceError):  # it is dead: the reply says so
+            await self.process.stdin.send(json.dumps(request).encode() + b"\n")
+        return await self._reply()
 
     async def _reply(self) -> dict[str, Any]:
         assert self._replies is not None
         try:
             reply: dict[str, Any] = json.loads(await self._replies.receive_until(b"\n", MAX_LINE))
-        except (anyio.IncompleteRead, anyio.EndOfStream):
+        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError):
             await self.close()
             return {"error": "its process died", "missing": "its process died"}
         return reply

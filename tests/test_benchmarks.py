@@ -166,6 +166,21 @@ def test_a_contestant_that_is_not_installed_is_left_out() -> None:
     assert reply == {"cannot": missing}
 
 
+def test_a_contestant_that_dies_is_an_error_and_comes_back() -> None:
+    """A process that has died gives an error; asked again there is a new one."""
+
+    async def main() -> list[dict[str, Any]]:
+        async with seated([Contestant(LIMIT, "benchmarks.limits", "asyncio")]) as (seat,):
+            assert seat.process is not None
+            seat.process.kill()
+            await seat.process.wait()
+            return [await seat.ask(BY_KEY["chain"], 10, 60.0) for _ in range(2)]
+
+    dead, alive = anyio.run(main)
+    assert dead["error"] == "its process died"
+    assert alive["result"] == 10
+
+
 def test_spread_is_half_of_the_distance_between_the_quartiles() -> None:
     """One number has none; the more the middle half is apart, the larger it is."""
     assert Reading([3.0]).spread == 0
