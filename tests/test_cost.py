@@ -19,10 +19,12 @@ written down as well, so that the gain is kept.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
@@ -34,10 +36,11 @@ import anyio
 import attrs
 import pytest
 
+from actorflow import Workflow
 from actorflow._runtime.carrier import Carrier
 from actorflow._runtime.run import LiveRun
 from benchmarks.measure import CannotError
-from benchmarks.ours import PROGRAMS
+from benchmarks.ours import PROGRAMS, Answer, Dialogue, Go, Interview
 from tests.floors import PACKAGE, ROOT
 
 BUDGETS = Path(__file__).with_name("cost.json")
@@ -49,11 +52,13 @@ TOLERANCE = {"asyncio": 0.01, "trio": 0.03}
 # 32 events is the fairness budget: whole multiples of it cost whole checkpoints.
 OPERATIONS: dict[str, tuple[str, int, int]] = {
     "chain hop": ("chain", 320, 960),
+    "hop beside 100 idle steps": ("idle_steps", 320, 960),
     "suspending hop": ("suspend", 320, 960),
     "fresh run": ("fresh", 20, 60),
     "concurrent run of 5 steps": ("concurrent", 20, 60),
     "cancelled run": ("cancel", 20, 60),
     "fan-out item": ("fan_out", 320, 960),
+    "fan-out item, one of many": ("fan_out", 2560, 2880),
     "collected item": ("collect", 320, 960),
     "event through a full inbox": ("pressure", 640, 1280),
     "stream event": ("stream", 512, 1536),
@@ -251,6 +256,88 @@ def test_no_operation_is_dearer_than_its_budget(
         f"{operation} on {backend} has become dearer: {over}\n"
         "Make it cheaper, or, if it is worth that: python -m tests.test_cost --write, and say why in the commit"
     )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("operation", "plain", "times"),
+    [("hop beside 100 idle steps", "chain hop", 1.01), ("fan-out item, one of many", "fan-out item", 1.05)],
+)
+def test_what_is_not_used_costs_nothing(
+    counted: dict[str, dict[str, Cost]], operation: str, plain: str, times: float, backend: str
+) -> None:
+    """A hop is as cheap among many steps, and an item as cheap among many items."""
+    for kind, total in counted[operation][backend].totals.items():
+        assert total <= counted[plain][backend].totals[kind] * times
+
+
+@pytest.mark.parametrize(
+    ("workflow", "backend", "most"),
+    [
+        (Dialogue, "asyncio", 4_000),
+        (Dialogue, "trio", 4_000),
+        (Interview, "asyncio", 10_000),
+        (Interview, "trio", 12_000),  # one task, and trio's are larger: 10,000 is what it should be
+    ],
+)
+def test_a_run_that_waits_is_small(workflow: type[Workflow], most: int, backend: str) -> None:
+    """A run that has asked takes at most so many bytes, all told, and gives them back when it ends."""
+    runs = 100
+    taken: list[int] = []
+
+    async def main() -> None:
+        waiting = workflow()
+        for _ in range(2):  # what is kept for all runs is there after the first round
+            before = traced()
+            held = [waiting.run(Go(n=1)) for _ in range(runs)]
+            await anyio.wait_all_tasks_blocked()
+            taken[:] = [(traced() - before) // runs]
+            for run in held:
+                await run.send_event(Answer(i=1))
+            assert [await run for run in held] == [1] * runs
+            del held, run
+            taken.append((traced() - before) // runs)
+
+    with tracing():
+        anyio.run(main, backend=backend)
+    during, after = taken
+    print(f"{during} bytes while it waits, {after} after its end")
+    assert 0 < during <= most
+    assert after < 200
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_long_run_takes_no_more_than_a_short_one(backend: str) -> None:
+    """What a chain holds does not grow with its length."""
+    peaks: list[int] = []
+
+    async def main() -> None:
+        for n in (2_000, 200, 2_000):
+            before = traced()
+            tracemalloc.reset_peak()
+            await PROGRAMS["chain"](n)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+
+    with tracing():
+        anyio.run(main, backend=backend)
+    _, short, long = peaks
+    assert long < short + 10_000
+
+
+def traced() -> int:
+    """Bytes that are in use now, garbage aside."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@contextmanager
+def tracing() -> Generator[None]:
+    """Memory is traced in this block."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
 
 
 # The scales are weighed: they see what is put on them, and stand still otherwise.
