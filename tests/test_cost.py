@@ -295,7 +295,7 @@ def test_a_run_that_waits_is_small(workflow: type[Workflow], most: int, backend:
             for run in held:
                 await run.send_event(Answer(i=1))
             assert [await run for run in held] == [1] * runs
-            del held, run
+            del held
             taken.append((traced() - before) // runs)
 
     with tracing():
