@@ -16,7 +16,8 @@ from anyio.lowlevel import checkpoint
 
 from benchmarks.measure import Measured, clock, peak_from_here, resident
 
-IMPORTS, DISTRIBUTION = "agent_framework", "agent-framework-core"
+# The package itself loads its parts when they are first named: this is the part that its programs name.
+IMPORTS, DISTRIBUTION = "agent_framework._workflows._workflow_builder", "agent-framework-core"
 CANNOT = {
     "collect": "see fan-out: one form only",
     "wait": "a response is a handler of its own: see the row above",
