@@ -1,246 +1,178 @@
-"""The workloads: each an async function that does `n` operations and returns the seconds that they took."""
+"""The workloads: what is done how often, what has to come out, and what the numbers are per."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
-import anyio
-import anyio.lowlevel
+import attrs
 
-from actorflow import Context, Event, StartEvent, StopEvent, Workflow, step
+__all__ = ["BY_KEY", "WORKLOADS", "Measure", "Workload"]
 
-__all__ = ["WORKLOADS", "Workload", "raw_hop"]
-
-Workload = Callable[[int], Awaitable[float]]
+Measure = Literal["time", "memory"]
 
 
-async def raw_hop(n: int) -> float:
-    """The yardstick: a memory object stream between two tasks, `send_nowait` answered by `receive`."""
-    to_echo, echo = anyio.create_memory_object_stream[int](1)
-    to_main, main = anyio.create_memory_object_stream[int](1)
+@attrs.frozen(kw_only=True)
+class Workload:
+    """One job that every contestant is given.
 
-    async def answer() -> None:
-        while True:
-            to_main.send_nowait(await echo.receive())
+    Attributes:
+        key: Its short name, for the command line and the JSON.
+        title: Its row in the table.
+        program: Name of the program of each contestant that does it.
+        unit: What the numbers are per.
+        n: How many operations are one measurement.
+        tiny: How many are enough to see that it works.
+        arguments: What else the program is told.
+        result: What has to come out of n operations.
+        measures: What is read off: time, memory, or both.
+        yardstick: Whether its ratio to a hop says anything.
+        fresh: Measured in a fresh process each time, so that memory that was used before is not taken for free.
+    """
 
-    seconds = 0.0
-    with to_echo, echo, to_main, main:
-        async with anyio.create_task_group() as group:
-            group.start_soon(answer)
-            await anyio.lowlevel.checkpoint()
-            begin = time.perf_counter()
-            for i in range(n // 2):
-                to_echo.send_nowait(i)
-                await main.receive()
-            seconds = time.perf_counter() - begin
-            group.cancel_scope.cancel()
-    return seconds
-
-
-class Hop(Event):
-    """One hop of a chain."""
-
-    left: int
-
-
-class Go(StartEvent):
-    """How far to go."""
-
+    key: str
+    title: str
+    program: str
+    unit: str
     n: int
+    tiny: int = 20
+    arguments: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    result: Callable[[int], object] = lambda n: n
+    measures: tuple[Measure, ...] = ("time",)
+    yardstick: bool = True
+    fresh: bool = False
 
 
-class Chain(Workflow):
-    """Two steps that hand an event to each other."""
-
-    @step
-    async def begin(self, ev: Go) -> Hop:
-        return Hop(left=ev.n)
-
-    @step
-    async def ping(self, ev: Hop) -> Pong | StopEvent:
-        return Pong(left=ev.left - 1) if ev.left > 0 else StopEvent()
-
-    @step
-    async def pong(self, ev: Pong) -> Hop | StopEvent:
-        return Hop(left=ev.left - 1) if ev.left > 0 else StopEvent()
+def _chains() -> list[Workload]:
+    return [
+        Workload(key="chain", title="chain hop", program="chain", unit="hop", n=10_000),
+        Workload(
+            key="idle-steps",
+            title="chain hop in a workflow with 100 idle steps",
+            program="idle_steps",
+            unit="hop",
+            n=10_000,
+        ),
+        Workload(key="suspend", title="hop with a real suspension", program="suspend", unit="hop", n=5_000),
+    ]
 
 
-class Pong(Event):
-    """The hop back."""
-
-    left: int
-
-
-async def chain_hop(n: int) -> float:
-    """A chain of `n` steps in one run, none of which suspends."""
-    begin = time.perf_counter()
-    await Chain().run(Go(n=n))
-    return time.perf_counter() - begin
-
-
-class Suspending(Workflow):
-    """The same chain, with a real suspension in every body."""
-
-    @step
-    async def begin(self, ev: Go) -> Hop:
-        return Hop(left=ev.n)
-
-    @step
-    async def ping(self, ev: Hop) -> Pong | StopEvent:
-        await anyio.lowlevel.checkpoint()
-        return Pong(left=ev.left - 1) if ev.left > 0 else StopEvent()
-
-    @step
-    async def pong(self, ev: Pong) -> Hop | StopEvent:
-        await anyio.lowlevel.checkpoint()
-        return Hop(left=ev.left - 1) if ev.left > 0 else StopEvent()
+def _runs() -> list[Workload]:
+    return [
+        Workload(key="fresh", title="fresh one-step run", program="fresh", unit="run", n=1_000),
+        *(
+            Workload(
+                key=f"concurrent-{n}",
+                title=f"{n:,} concurrent runs of 5 suspending steps",
+                program="concurrent",
+                unit="run",
+                n=n,
+                result=lambda n: 5 * n,
+            )
+            for n in (1_000, 10_000)
+        ),
+        Workload(key="cancel", title="cancel a run (1,000 at once)", program="cancel", unit="run", n=1_000),
+    ]
 
 
-async def suspending_hop(n: int) -> float:
-    """A chain of `n` steps in one run, each of which suspends once."""
-    begin = time.perf_counter()
-    await Suspending().run(Go(n=n))
-    return time.perf_counter() - begin
+def _fans() -> list[Workload]:
+    return [
+        *(
+            Workload(
+                key=f"fan-{n}x{workers}",
+                title=f"fan-out {n:,} and join, {workers} workers",
+                program="fan_out",
+                unit="item",
+                n=n,
+                arguments={"workers": workers},
+                result=lambda n: n * (n - 1) // 2,
+            )
+            for workers in (4, 64)
+            for n in (100, 1_000, 10_000)
+        ),
+        *(
+            Workload(
+                key=f"collect-{n}",
+                title=f"send_event {n:,} and collect_events, 4 workers",
+                program="collect",
+                unit="item",
+                n=n,
+                arguments={"workers": 4},
+                result=lambda n: n * (n - 1) // 2,
+            )
+            for n in (1_000, 10_000)
+        ),
+        Workload(
+            key="sleepers",
+            title="fan-out 4,000 x 1 ms, 8 workers",
+            program="sleepers",
+            unit="item",
+            n=4_000,
+            arguments={"workers": 8},
+            result=lambda n: n * (n - 1) // 2,
+            yardstick=False,
+        ),
+        Workload(
+            key="pressure",
+            title="slow consumer behind a full inbox, 100,000 events",
+            program="pressure",
+            unit="event",
+            n=100_000,
+            measures=("time", "memory"),
+            fresh=True,
+        ),
+    ]
 
 
-class One(Workflow):
-    """A run of one step."""
-
-    @step
-    async def only(self, ev: Go) -> StopEvent:
-        return StopEvent(result=ev.n)
-
-
-async def fresh_run(n: int) -> float:
-    """`n` one-step runs, one after the other."""
-    workflow = One()
-    begin = time.perf_counter()
-    for i in range(n):
-        await workflow.run(Go(n=i))
-    return time.perf_counter() - begin
-
-
-class Item(Event):
-    """One of many."""
-
-    i: int
-
-
-class Done(Event):
-    """One of many, done."""
-
-    i: int
-
-
-class FanOut(Workflow):
-    """Fan-out by `send_event`, four workers, fan-in by `collect_events`."""
-
-    @step
-    async def begin(self, ctx: Context, ev: Go) -> Item | None:
-        self.expected = [Done] * ev.n
-        for i in range(ev.n):
-            ctx.send_event(Item(i=i))
-        return None
-
-    @step(num_workers=4)
-    async def work(self, ev: Item) -> Done:
-        return Done(i=ev.i)
-
-    @step
-    async def join(self, ctx: Context, ev: Done) -> StopEvent | None:
-        got = ctx.collect_events(ev, self.expected)
-        return StopEvent(result=len(got)) if got else None
+def _faces() -> list[Workload]:
+    return [
+        Workload(key="stream", title="stream 10,000 events", program="stream", unit="event", n=10_000),
+        Workload(key="state", title="state set and get", program="state", unit="pair", n=5_000),
+        Workload(key="edit", title="state edit", program="edit", unit="edit", n=2_000),
+        Workload(
+            key="snapshot", title="snapshot with 10,000 queued events", program="snapshot", unit="event", n=10_000
+        ),
+        Workload(key="answer", title="prompt and answer, a step each", program="answer", unit="round trip", n=500),
+        Workload(key="wait", title="prompt and answer inside of a body", program="wait", unit="round trip", n=500),
+        Workload(
+            key="idle",
+            title="10,000 runs idle between steps: start and answer",
+            program="idle",
+            unit="run",
+            n=10_000,
+            measures=("time", "memory"),
+            fresh=True,
+        ),
+        Workload(
+            key="waiting",
+            title="10,000 runs suspended in a body: start and answer",
+            program="waiting",
+            unit="run",
+            n=10_000,
+            measures=("time", "memory"),
+            fresh=True,
+        ),
+    ]
 
 
-async def fan_out(n: int) -> float:
-    """`n` items sent, worked on and collected."""
-    begin = time.perf_counter()
-    assert await FanOut().run(Go(n=n)) == n
-    return time.perf_counter() - begin
+def _footprints() -> list[Workload]:
+    return [
+        Workload(key="import", title="import", program="importing", unit="process", n=1, tiny=1, yardstick=False),
+        Workload(
+            key="size",
+            title="installed, with all that it needs",
+            program="size",
+            unit="installation",
+            n=1,
+            tiny=1,
+            result=lambda _: None,
+            measures=("memory",),
+        ),
+    ]
 
 
-async def concurrent_runs(n: int) -> float:
-    """`n` runs at once; the operation is one run of one step."""
-    workflow = One()
-    begin = time.perf_counter()
-    runs = [workflow.run(Go(n=i)) for i in range(n)]
-    for run in runs:
-        await run
-    return time.perf_counter() - begin
+WORKLOADS: tuple[Workload, ...] = (*_chains(), *_runs(), *_fans(), *_faces(), *_footprints())
+"""All of them, in the order of the table."""
 
-
-class Publisher(Workflow):
-    """Writes to its stream."""
-
-    @step
-    async def begin(self, ctx: Context, ev: Go) -> StopEvent:
-        for i in range(ev.n):
-            ctx.write_event_to_stream(Item(i=i))
-            if not i % 512:
-                await anyio.lowlevel.checkpoint()
-        return StopEvent()
-
-
-async def stream(n: int) -> float:
-    """`n` events published by a step and read by the caller."""
-    run = Publisher().run(Go(n=n))
-    begin = time.perf_counter()
-    async for _ in run.stream_events():
-        pass
-    await run
-    return time.perf_counter() - begin
-
-
-class Editor(Workflow):
-    """Sets and gets state."""
-
-    @step
-    async def begin(self, ctx: Context, ev: Go) -> StopEvent:
-        store = ctx.store
-        for i in range(ev.n):
-            await store.set("x", i)
-            await store.get("x")
-        return StopEvent()
-
-
-async def state(n: int) -> float:
-    """`n` times set and get in one step."""
-    begin = time.perf_counter()
-    await Editor().run(Go(n=n))
-    return time.perf_counter() - begin
-
-
-class Pressed(Workflow):
-    """A producer that is always faster than its consumer, whose inbox is small."""
-
-    @step
-    async def begin(self, ctx: Context, ev: Go) -> Item | None:
-        for i in range(ev.n):
-            await ctx.send(Item(i=i))
-        await ctx.send(Item(i=-1))
-        return None
-
-    @step(num_workers=1, inbox=64)
-    async def consume(self, ev: Item) -> StopEvent | None:
-        return StopEvent() if ev.i < 0 else None
-
-
-async def pressure(n: int) -> float:
-    """`n` events sent one by one by `await ctx.send` through a full inbox of 64."""
-    begin = time.perf_counter()
-    await Pressed().run(Go(n=n))
-    return time.perf_counter() - begin
-
-
-WORKLOADS: dict[str, tuple[Workload, int]] = {
-    "chain hop": (chain_hop, 20_000),
-    "hop with a suspension": (suspending_hop, 5_000),
-    "fresh one-step run": (fresh_run, 1_000),
-    "concurrent one-step runs": (concurrent_runs, 1_000),
-    "fan-out 1,000 and collect, per item": (fan_out, 1_000),
-    "pressure, per event through a full inbox": (pressure, 20_000),
-    "stream, per event": (stream, 10_000),
-    "state set and get": (state, 5_000),
-}
-"""Each workload with the number of operations of one measurement."""
+BY_KEY: dict[str, Workload] = {workload.key: workload for workload in WORKLOADS}
+"""The same by short name."""
