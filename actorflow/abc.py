@@ -279,11 +279,13 @@ class Snapshots(Protocol):
     """Makes contexts into data and back: the compile floor's side of `Context`."""
 
     def dump(self, port: RunPort, serializer: Any, /) -> dict[str, Any]:
-        """A context with nothing in flight as JSON-ready data."""
+        """A context, with all that is in flight, as JSON-ready data."""
         ...
 
-    def load(self, workflow: Any, data: Mapping[str, Any], serializer: Any, /) -> StateStore[Any]:
-        """The state that `dump` kept."""
+    def load(
+        self, workflow: Any, data: Mapping[str, Any], serializer: Any, /, *, strict: bool
+    ) -> tuple[StateStore[Any], RunImage | None]:
+        """The state that `dump` kept, and the run that was in flight."""
         ...
 
 

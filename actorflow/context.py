@@ -272,30 +272,40 @@ class Context(Generic[StateT]):
         return self._port.attempts()
 
     def to_dict(self, serializer: object = None) -> dict[str, Any]:
-        """This context as JSON-ready data; nothing may be in flight.
+        """This context as JSON-ready data, at any moment of its run; ``run(ctx=…)`` goes on with what `from_dict` makes of it.
+
+        Kept are the state and all that is in flight: events in inboxes and in bodies, lists and joins that are not
+        complete, buffers, waits with the time that is left of them, failed attempts and their delays, the stream that is
+        still to be read, dead letters. A body in the middle of its work is run again where the run goes on, and what it
+        had sent, published and changed is not done again (see `once`). Runs that it started are begun anew.
 
         Args:
             serializer: A `JsonSerializer` (the default) or a `PickleSerializer`.
 
         Raises:
-            ContextSerdeError: The run is not over, or a value cannot be serialised (the message names its path).
+            ContextSerdeError: A value cannot be serialised (the message names its path), or a body in the middle of its
+                work has done more than is kept of it.
         """
         return ports.snapshots.dump(self._port, serializer)
 
     @classmethod
-    def from_dict(cls, workflow: object, data: Mapping[str, Any], serializer: object = None) -> Context[Any]:
+    def from_dict(
+        cls, workflow: object, data: Mapping[str, Any], serializer: object = None, *, strict: bool = True
+    ) -> Context[Any]:
         """The context that `to_dict` made data of, ready for ``workflow.run(ctx=…)``.
 
         Args:
             workflow: The workflow it belongs to.
             data: What `to_dict` gave.
             serializer: One like `to_dict` was given.
+            strict: False to take data of another version of the workflow: events of steps that are gone are dead letters.
 
         Raises:
-            ContextSerdeError: The data is malformed, of another workflow, or of a future format.
+            ContextSerdeError: The data is malformed, of another workflow, of a future format, or holds events for steps
+                that are gone.
         """
         context = cls.__new__(cls)
-        context._port = _Unstarted(workflow, ports.snapshots.load(workflow, data, serializer))
+        context._port = _Unstarted(workflow, *ports.snapshots.load(workflow, data, serializer, strict=strict))
         return context
 
     def __repr__(self) -> str:
