@@ -167,6 +167,7 @@ def test_an_option_that_does_not_exist(decorator: Any, name: str, said: str) -> 
 async def test_a_tuple_is_collected() -> None:
     """Types one after the other give a tuple in their order; a list of types gives a list, and keeps its buffer."""
     batches: list[Any] = []
+    kinds: list[type[Event]] = [Draft, Orphan]
 
     class Pair(Workflow):
         @step
@@ -180,8 +181,7 @@ async def test_a_tuple_is_collected() -> None:
         async def gather(self, ctx: Context, ev: Draft | Orphan) -> StopEvent | None:
             batches.append(ctx.collect_events(ev, Draft, Orphan))
             batches.append(ctx.collect_events(ev, Draft, Orphan, Draft, buffer_id="three"))
-            found = ctx.collect_events(ev, [Draft, Orphan], "by position")
-            batches.append(found)
+            batches.append(ctx.collect_events(ev, kinds, "by position"))
             await anyio.lowlevel.checkpoint()
             return StopEvent() if len(batches) == 12 else None
 
