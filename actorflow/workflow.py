@@ -354,7 +354,8 @@ class Workflow(Generic[StartT, StopT]):
                 `@step` gave it are kept.
         """
         if not hasattr(function, "__actorflow_step__"):
-            function = step(function)
+            mark: Any = step
+            function = mark(function)
         cls.__actorflow_free_steps__ = {**cls.__actorflow_free_steps__, function.__name__: function}
         cls._actorflow_capture([function])
         cls._actorflow_forget()
