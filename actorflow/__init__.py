@@ -50,6 +50,7 @@ from actorflow.serialization import JsonSerializer, PickleSerializer
 from actorflow.snapshots import ContextSnapshots
 from actorflow.state import DictState, InMemoryStateStore
 from actorflow.supervision import Escalate, Restart, Resume, Supervise
+from actorflow.wiring import check
 from actorflow.workflow import Workflow, catch_error, step
 
 WorkflowHandler = Run
@@ -120,6 +121,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "catch_error",
+    "check",
     "conflate",
     "keyed",
     "step",

@@ -58,6 +58,16 @@ class CatchError:
     max_recoveries: int = 1
 
 
+def names_of(checks: Iterable[str]) -> tuple[str, ...]:
+    """The names that ``skip_graph_checks`` was given; a lone string is one name."""
+    return (checks,) if isinstance(checks, str) else tuple(checks)
+
+
+def classes_of(waits_for: Iterable[type]) -> tuple[type, ...]:
+    """The classes that ``waits_for`` was given; a lone class is one."""
+    return (waits_for,) if isinstance(waits_for, type) else tuple(waits_for)
+
+
 @attrs.frozen(kw_only=True)
 class StepConfig:
     """What ``@step(...)`` was told.
@@ -95,7 +105,7 @@ class StepConfig:
     retry_policy: object = None
     atomic: bool = False
     accept_event_subclasses: bool = True
-    waits_for: tuple[type, ...] = ()
+    waits_for: tuple[type, ...] = attrs.field(default=(), converter=classes_of)
     overflow: Overflow = "suspend"
     inbox_limit: int | None = None
     idle_timeout: float | None = None
@@ -106,22 +116,12 @@ class StepConfig:
     priority: str | Callable[[Any], float] | None = None  # Any: the step's own events
     key: str | Callable[[Any], Hashable] | None = None  # Any: the step's own events
     catches: CatchError | None = None
-    skip_graph_checks: tuple[str, ...] = ()
+    skip_graph_checks: tuple[str, ...] = attrs.field(default=(), converter=names_of)
 
     @property
     def is_gated(self) -> bool:
         """Whether something of the runtime's decides when, and if, a body begins."""
         return self.limit is not None or self.rate is not None or self.breaker is not None
-
-
-def names_of(checks: Iterable[str]) -> tuple[str, ...]:
-    """The names that ``skip_graph_checks`` was given; a lone string is one name."""
-    return (checks,) if isinstance(checks, str) else tuple(checks)
-
-
-def classes_of(waits_for: Iterable[type]) -> tuple[type, ...]:
-    """The classes that ``waits_for`` was given; a lone class is one."""
-    return (waits_for,) if isinstance(waits_for, type) else tuple(waits_for)
 
 
 def check_names(names: Iterable[object]) -> Iterator[tuple[str, str]]:

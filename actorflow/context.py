@@ -23,6 +23,10 @@ __all__ = ["Context"]
 
 StateT = TypeVarDefault("StateT", default=DictState)
 E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+E3 = TypeVar("E3", bound=Event)
+E4 = TypeVar("E4", bound=Event)
+E5 = TypeVar("E5", bound=Event)
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -250,22 +254,50 @@ class Context(Generic[StateT]):
     def collect_events(
         self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None
     ) -> list[Any] | None: ...
+    @overload
     def collect_events(
-        self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None
-    ) -> list[Any] | None:
+        self, ev: Event, e1: type[E], e2: type[E2], /, *, buffer_id: str | None = None
+    ) -> tuple[E, E2] | None: ...
+    @overload
+    def collect_events(
+        self, ev: Event, e1: type[E], e2: type[E2], e3: type[E3], /, *, buffer_id: str | None = None
+    ) -> tuple[E, E2, E3] | None: ...
+    @overload
+    def collect_events(
+        self, ev: Event, e1: type[E], e2: type[E2], e3: type[E3], e4: type[E4], /, *, buffer_id: str | None = None
+    ) -> tuple[E, E2, E3, E4] | None: ...
+    @overload
+    def collect_events(
+        self,
+        ev: Event,
+        e1: type[E],
+        e2: type[E2],
+        e3: type[E3],
+        e4: type[E4],
+        e5: type[E5],
+        /,
+        *,
+        buffer_id: str | None = None,
+    ) -> tuple[E, E2, E3, E4, E5] | None: ...
+    def collect_events(self, ev: Event, expected: Any, *more: Any, buffer_id: str | None = None) -> Any:
         """Gathers events over several executions of the same step until a batch is complete.
 
         The body is never run again for it. What is not needed for this batch is kept for the next one.
 
         Args:
             ev: The event of this execution; it goes into the buffer.
-            expected: The types of one batch; a subclass counts as its base.
+            expected: The types of one batch, as a list; a subclass counts as its base. Two to five types may also stand
+                one after the other: then a batch is a tuple of just these types.
+            more: The second type and those after it, where the types are not a list.
             buffer_id: Name of the buffer, to keep batches apart; each step has its own buffers.
 
         Returns:
             The batch in the order of `expected`, events of one type in order of arrival; None while it is incomplete.
         """
-        return self._port.collect(ev, expected, buffer_id)
+        if isinstance(expected, type):
+            batch = self._port.collect(ev, (expected, *more), buffer_id)
+            return None if batch is None else tuple(batch)
+        return self._port.collect(ev, expected, more[0] if more else buffer_id)
 
     def retry_info(self) -> RetryInfo:
         """What is known of earlier attempts at this execution."""

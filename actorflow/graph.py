@@ -32,6 +32,7 @@ from actorflow.state import DictState
 from actorflow.states import state_type_of
 from actorflow.validation import Survey, find_problems
 from actorflow.visualize import mermaid
+from actorflow.wiring import function_of
 
 __all__ = ["OUTSIDE", "START", "STOP", "Edge", "Graph", "compile_workflow"]
 
@@ -210,13 +211,14 @@ def _members(cls: type) -> dict[str, _Member]:
             if inherited.get(name) is not fn:
                 known = members.get(name)
                 rival = known.fn if known is not None and known.kind != "free" else None
-                members[name] = _Member(fn, home, _mark(fn) or StepConfig(), "free", rival=rival)
+                members[name] = _Member(function_of(fn), home, _mark(fn) or StepConfig(), "free", rival=rival)
     return members
 
 
 def _member(home: type, name: str, value: object, hidden: _Member | None) -> _Member | None:
+    value = function_of(value)
     wrapper: Any = value
-    inner: object = wrapper.__func__ if isinstance(value, staticmethod | classmethod) else value
+    inner: object = function_of(wrapper.__func__) if isinstance(value, staticmethod | classmethod) else value
     config = _mark(wrapper) or _mark(inner)
     if config is not None and callable(inner):
         kind: _Kind = (

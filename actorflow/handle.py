@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncIterator, Generator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, overload
+
+from typing_extensions import TypeVar
 
 from actorflow.abc import DeadLetter, OpenWait
 from actorflow.context import Context
@@ -13,13 +15,19 @@ from actorflow.events import Event, StopEvent
 __all__ = ["Run", "Stream"]
 
 R = TypeVar("R")
+E_co = TypeVar("E_co", bound=Event, default=Event, covariant=True)
+A = TypeVar("A", bound=Event)
+B = TypeVar("B", bound=Event)
+C = TypeVar("C", bound=Event)
+D = TypeVar("D", bound=Event)
 
 
-class Stream(abc.ABC):
+class Stream(abc.ABC, Generic[E_co]):
     """The events that a run publishes, for one reader: iterate it with ``async for``.
 
     It starts at the oldest event that is kept. Iterating the same object again after a ``break`` goes on where the
-    reader was; after the end it starts over. The last item is always the run's one terminal event.
+    reader was; after the end it starts over. It ends with the run: its last item is the run's one terminal event, if the
+    reader asked for events of that type.
     """
 
     __slots__ = ()
@@ -30,7 +38,7 @@ class Stream(abc.ABC):
         """Number of the next event to be read, counted from 0 over the whole run."""
 
     @abc.abstractmethod
-    def __aiter__(self) -> AsyncIterator[Event]: ...
+    def __aiter__(self) -> AsyncIterator[E_co]: ...
 
 
 class Run(abc.ABC, Generic[R]):
@@ -100,14 +108,58 @@ class Run(abc.ABC, Generic[R]):
     def is_done(self) -> bool:
         """Whether the run is over and everything it started has ended."""
 
+    @overload
     @abc.abstractmethod
-    def stream_events(self, expose_internal: bool = False, *, after: int | None = None) -> Stream:
+    def stream_events(self, *, expose_internal: bool = False, after: int | None = None) -> Stream[Event]: ...
+    @overload
+    @abc.abstractmethod
+    def stream_events(self, expose_internal: bool, /, *, after: int | None = None) -> Stream[Event]: ...
+    @overload
+    @abc.abstractmethod
+    def stream_events(self, a: type[A], /, *, expose_internal: bool = False, after: int | None = None) -> Stream[A]: ...
+    @overload
+    @abc.abstractmethod
+    def stream_events(
+        self, a: type[A], b: type[B], /, *, expose_internal: bool = False, after: int | None = None
+    ) -> Stream[A | B]: ...
+    @overload
+    @abc.abstractmethod
+    def stream_events(
+        self, a: type[A], b: type[B], c: type[C], /, *, expose_internal: bool = False, after: int | None = None
+    ) -> Stream[A | B | C]: ...
+    @overload
+    @abc.abstractmethod
+    def stream_events(
+        self,
+        a: type[A],
+        b: type[B],
+        c: type[C],
+        d: type[D],
+        /,
+        *,
+        expose_internal: bool = False,
+        after: int | None = None,
+    ) -> Stream[A | B | C | D]: ...
+    @overload
+    @abc.abstractmethod
+    def stream_events(
+        self, *types: type[Event], expose_internal: bool = False, after: int | None = None
+    ) -> Stream[Event]: ...
+    @abc.abstractmethod
+    def stream_events(self, *types: Any, expose_internal: bool = False, after: int | None = None) -> Stream[Any]:
         """The events that the run publishes.
 
+        A reader of some types skips the others: it counts them neither as read nor as missed.
+
         Args:
-            expose_internal: Show what the runtime itself publishes too: subclasses of `InternalEvent`.
+            types: Classes of events to be seen, their subclasses too; none for all events.
+            expose_internal: Show what the runtime itself publishes too: subclasses of `InternalEvent`. Those named in
+                `types` are shown anyway.
             after: Start behind the event with this number (`Stream.cursor` minus one) instead of at the oldest
-                kept one.
+                kept one, or where the last reader of the same types left off.
+
+        Raises:
+            TypeError: Something in `types` is no class of events.
         """
 
     @abc.abstractmethod

@@ -3,83 +3,50 @@
 from __future__ import annotations
 
 import builtins
+import difflib
 import re
 import sys
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import FrameType
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, cast, overload
 
 import attrs
-from typing_extensions import TypeVar as TypeVarDefault
+from typing_extensions import TypeVar, Unpack
 
-from actorflow._options import CatchError, GraphCheck, StepConfig, classes_of, is_count, names_of
+from actorflow._options import CatchError, GraphCheck, StepConfig, is_count, names_of
 from actorflow.abc import ports
 from actorflow.context import Context
 from actorflow.errors import Problem, WorkflowConfigurationError, WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
-from actorflow.flow import Breaker, Keyed, Overflow, Rate
 from actorflow.handle import Run
 from actorflow.supervision import Supervise
+from actorflow.wiring import CatchOptions, HandlerDecorator, Step, StepDecorator, StepOptions, TakesSteps, function_of
 
 __all__ = ["Workflow", "WorkflowOptions", "catch_error", "step"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-StartT = TypeVarDefault("StartT", bound=StartEvent, default=StartEvent)
-StopT = TypeVarDefault("StopT", bound=StopEvent[Any], default=StopEvent[Any])
+R = TypeVar("R")
+StartT = TypeVar("StartT", bound=StartEvent, default=StartEvent)
+StopT = TypeVar("StopT", bound=StopEvent[Any], default=StopEvent[Any])
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
-@overload
-def step(function: F, /) -> F: ...
-@overload
-def step(
-    *,
-    workflow: type[Workflow[Any, Any]] | None = None,
-    num_workers: int = 4,
-    inbox: int = 64,
-    timeout: float | None = None,
-    retry_policy: object = None,
-    atomic: bool = False,
-    accept_event_subclasses: bool = True,
-    overflow: Overflow = "suspend",
-    inbox_limit: int | None = None,
-    idle_timeout: float | None = None,
-    executor: Literal["thread", "process"] = "thread",
-    limit: str | Keyed | None = None,
-    rate: Rate | None = None,
-    breaker: Breaker | None = None,
-    priority: str | Callable[[Any], float] | None = None,  # Any: the step's own events
-    key: str | Callable[[Any], Hashable] | None = None,  # Any: the step's own events
-    waits_for: Collection[type[Event]] = (),
-    skip_graph_checks: Collection[GraphCheck] = (),
-) -> Callable[[F], F]: ...
-def step(
-    function: F | None = None,
-    /,
-    *,
-    workflow: type[Workflow[Any, Any]] | None = None,
-    num_workers: int = 4,
-    inbox: int = 64,
-    timeout: float | None = None,
-    retry_policy: object = None,
-    atomic: bool = False,
-    accept_event_subclasses: bool = True,
-    overflow: Overflow = "suspend",
-    inbox_limit: int | None = None,
-    idle_timeout: float | None = None,
-    executor: Literal["thread", "process"] = "thread",
-    limit: str | Keyed | None = None,
-    rate: Rate | None = None,
-    breaker: Breaker | None = None,
-    priority: str | Callable[[Any], float] | None = None,  # Any: the step's own events
-    key: str | Callable[[Any], Hashable] | None = None,  # Any: the step's own events
-    waits_for: Collection[type[Event]] = (),
-    skip_graph_checks: Collection[GraphCheck] = (),
-) -> F | Callable[[F], F]:
+def _as_step(function: Callable[..., Any]) -> StepDecorator:
+    """Shows `step` to type checkers as what it is to users; at run time it stays a function."""
+    return cast("StepDecorator", function)
+
+
+def _as_handler(function: Callable[..., Any]) -> HandlerDecorator:
+    return cast("HandlerDecorator", function)
+
+
+@_as_step
+def step(function: Callable[..., Any] | None = None, /, **options: Unpack[StepOptions]) -> Any:  # see StepDecorator
     """Marks a method, or with `workflow` a free function, as a step of a workflow.
 
-    The function stays what it was and can be called like any other, in tests for example.
+    The function can be called like any other, in tests for example. Used with options and no function, `step` gives a
+    decorator like itself, which may be kept: ``patient = step(timeout=60)``, then ``@patient`` or
+    ``@patient(num_workers=8)``.
 
     Args:
         function: The function, where the decorator is used bare.
@@ -125,46 +92,15 @@ def step(
         >>> Adder().run_sync(a=1, b=2)
         3
     """
-    config = StepConfig(
-        num_workers=num_workers,
-        inbox=inbox,
-        timeout=timeout,
-        retry_policy=retry_policy,
-        atomic=atomic,
-        accept_event_subclasses=accept_event_subclasses,
-        overflow=overflow,
-        inbox_limit=inbox_limit,
-        idle_timeout=idle_timeout,
-        executor=executor,
-        limit=limit,
-        rate=rate,
-        breaker=breaker,
-        priority=priority,
-        key=key,
-        waits_for=classes_of(waits_for),
-        skip_graph_checks=names_of(skip_graph_checks),
-    )
-    mark = _marker("step", config, workflow)
-    return mark if function is None else mark(function)
+    given = _known("step", {**options}, StepOptions.__optional_keys__)
+    if function is None:
+        return _kept(step, given)
+    workflow = given.pop("workflow", None)
+    return _mark("step", function, StepConfig(**given), workflow)
 
 
-@overload
-def catch_error(function: F, /) -> F: ...
-@overload
-def catch_error(
-    *,
-    workflow: type[Workflow[Any, Any]] | None = None,
-    for_steps: Sequence[str] | None = None,
-    max_recoveries: int = 1,
-) -> Callable[[F], F]: ...
-def catch_error(
-    function: F | None = None,
-    /,
-    *,
-    workflow: type[Workflow[Any, Any]] | None = None,
-    for_steps: Sequence[str] | None = None,
-    max_recoveries: int = 1,
-) -> F | Callable[[F], F]:
+@_as_handler
+def catch_error(function: Callable[..., Any] | None = None, /, **options: Unpack[CatchOptions]) -> Any:
     """Marks a method, or with `workflow` a free function, as a handler of steps that failed for good.
 
     A handler takes one `StepFailedEvent`, and a context or resources if it likes; what it returns goes on in place of
@@ -189,23 +125,44 @@ def catch_error(
         >>> Fetcher.validate()
         False
     """
+    given = _known("catch_error", {**options}, CatchOptions.__optional_keys__)
+    if function is None:
+        return _kept(catch_error, given)
+    workflow = given.pop("workflow", None)
+    named: Sequence[str] | None = given.pop("for_steps", None)
     # A lone string is kept as it is, for the check to tell.
-    names: Any = for_steps if for_steps is None or isinstance(for_steps, str) else tuple(for_steps)
-    config = StepConfig(catches=CatchError(for_steps=names, max_recoveries=max_recoveries))
-    mark = _marker("catch_error", config, workflow)
-    return mark if function is None else mark(function)
+    names: Any = named if named is None or isinstance(named, str) else tuple(named)
+    return _mark("catch_error", function, StepConfig(catches=CatchError(for_steps=names, **given)), workflow)
 
 
-def _marker(decorator: str, config: StepConfig, workflow: type[Workflow[Any, Any]] | None) -> Callable[[F], F]:
-    def mark(fn: F) -> F:
-        if not callable(fn):
-            raise TypeError(f"@{decorator} marks a function, not {fn!r}; use it bare or with keyword options")
-        fn.__actorflow_step__ = config  # type: ignore[attr-defined] # pyright: ignore[reportFunctionMemberAccess]
-        if workflow is not None:
-            workflow.add_step(fn)
-        return fn
+def _known(decorator: str, options: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    for name in options.keys() - names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its options are {', '.join(sorted(names))}"
+        raise TypeError(f"@{decorator} has no option {name!r}; {hint}")
+    return options
+
+
+def _kept(decorator: Any, options: dict[str, Any]) -> Callable[..., Any]:
+    """The decorator with some options said."""
+
+    def mark(function: Callable[..., Any] | None = None, /, **more: Any) -> Any:
+        return decorator(function, **{**options, **more})
 
     return mark
+
+
+def _mark(
+    decorator: str, function: object, config: StepConfig, workflow: TakesSteps | None
+) -> Step[Any, ..., Any, Any]:
+    if not callable(function):
+        raise TypeError(f"@{decorator} marks a function, not {function!r}; use it bare or with keyword options")
+    plain: Any = function_of(function)
+    plain.__actorflow_step__ = config
+    made: Step[Any, ..., Any, Any] = Step(plain)
+    if workflow is not None:
+        workflow.add_step(made)
+    return made
 
 
 @attrs.frozen(kw_only=True)
@@ -287,7 +244,7 @@ class Workflow(Generic[StartT, StopT]):
         wanted: set[str] = set()
         for function in functions:
             if hasattr(function, "__actorflow_step__"):
-                for annotation in getattr(function, "__annotations__", {}).values():
+                for annotation in getattr(function_of(function), "__annotations__", {}).values():
                     if isinstance(annotation, str):
                         wanted.update(_IDENTIFIER.findall(annotation))
         local = frame.f_locals
@@ -397,7 +354,8 @@ class Workflow(Generic[StartT, StopT]):
                 `@step` gave it are kept.
         """
         if not hasattr(function, "__actorflow_step__"):
-            step(function)
+            mark: Any = step
+            function = mark(function)
         cls.__actorflow_free_steps__ = {**cls.__actorflow_free_steps__, function.__name__: function}
         cls._actorflow_capture([function])
         cls._actorflow_forget()
@@ -433,6 +391,28 @@ class Workflow(Generic[StartT, StopT]):
         """
         return str(cls._actorflow_graph().mermaid())
 
+    @overload
+    def run(
+        self: Workflow[StartT, StopEvent[R]],
+        start: StartT | Context[Any] | None = None,
+        /,
+        *,
+        ctx: Context[Any] | None = None,
+        start_event: StartT | None = None,
+        run_id: str | None = None,
+        **fields: Any,  # a field can be anything; a start event made whole is checked
+    ) -> Run[R]: ...
+    @overload
+    def run(
+        self,
+        start: StartT | Context[Any] | None = None,
+        /,
+        *,
+        ctx: Context[Any] | None = None,
+        start_event: StartT | None = None,
+        run_id: str | None = None,
+        **fields: Any,
+    ) -> Run[StopT]: ...
     def run(
         self,
         start: StartT | Context[Any] | None = None,
@@ -489,6 +469,24 @@ class Workflow(Generic[StartT, StopT]):
     def _actorflow_twice(self, what: str) -> None:
         raise WorkflowRuntimeError(f"{type(self).__name__}.run() got two {what}s; give it one", code="AF024")
 
+    @overload
+    def run_sync(
+        self: Workflow[StartT, StopEvent[R]],
+        start: StartT | Context[Any] | None = None,
+        /,
+        *,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        **options: Any,
+    ) -> R: ...
+    @overload
+    def run_sync(
+        self,
+        start: StartT | Context[Any] | None = None,
+        /,
+        *,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        **options: Any,
+    ) -> StopT: ...
     def run_sync(
         self,
         start: StartT | Context[Any] | None = None,

@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("context",),
         ("handle",),
     ),
-    "declare": (("_annotations", "_options", "_spec", "_signature", "workflow"),),
+    "declare": (("_annotations", "_options", "_spec", "_signature", "wiring", "workflow"),),
     "compile": (
         ("_edges", "_ways", "graph", "validation", "states", "visualize"),
         ("_shapes", "_loaded", "_atoms", "_places", "_json"),

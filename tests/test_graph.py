@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -84,7 +85,7 @@ def test_a_graph() -> None:
     """A graph knows its name, its steps in order, and how a run begins and ends."""
     graph = compile_workflow(Writer)
     assert graph.name == "Writer"
-    assert [spec.fn for spec in graph.steps] == [Writer.begin, Writer.finish]
+    assert [spec.fn for spec in graph.steps] == [Writer.begin.__wrapped__, Writer.finish.__wrapped__]
     assert (graph.start_event, graph.stop_events, graph.accepts_external) == (Ask, (Done,), False)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         graph.name = "Other"  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
@@ -102,7 +103,7 @@ def test_base_classes_come_first() -> None:
 
     graph = compile_workflow(Child)
     assert names(Child) == ["begin", "finish", "log"]
-    assert graph.steps[0].fn is Child.begin
+    assert graph.steps[0].fn is Child.begin.__wrapped__
     assert (graph.steps[0].returns_none, graph.steps[0].config.num_workers) == (True, 1)
     assert names(Writer) == ["begin", "finish"]
 
@@ -157,7 +158,7 @@ def test_free_steps() -> None:
     assert names(Base) == ["begin", "finish", "free"]
     assert names(Child) == ["begin", "finish", "free", "own", "freer"]
     spec = compile_workflow(Child).steps[2]
-    assert (spec.fn, spec.is_method, spec.config.num_workers) == (free, False, 2)
+    assert (spec.fn, spec.is_method, spec.config.num_workers) == (free.__wrapped__, False, 2)
 
 
 def test_free_steps_added_to_base_and_child() -> None:
@@ -200,15 +201,15 @@ def test_static_steps() -> None:
 
     specs = compile_workflow(Static).steps[2:]
     assert [(spec.name, spec.is_method, spec.fn) for spec in specs] == [
-        ("inner", False, Static.inner),
-        ("outer", False, Static.outer),
+        ("inner", False, inspect.unwrap(Static.inner)),
+        ("outer", False, inspect.unwrap(Static.outer)),
     ]
 
 
 def test_a_step_is_called_by_its_name_in_the_class() -> None:
     """The attribute's name is the step's, whatever the function is called."""
 
-    async def anything(self: object, ev: Draft) -> None: ...
+    async def anything(self: Writer, ev: Draft) -> None: ...
 
     class Named(Writer):
         log = step(anything)

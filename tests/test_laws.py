@@ -137,7 +137,8 @@ def make(seed: int, ledger: Ledger) -> tuple[Workflow, list[int]]:
             produced = produced | kind
         run_step.__annotations__ = {"ctx": Context, "ev": accepted, "return": produced | StopEvent | None}
         run_step.__name__ = f"s{k}"
-        return step(num_workers=workers[k], inbox=choose.choice([1, 1, 2, 64]))(run_step)
+        mark: Any = step(num_workers=workers[k], inbox=choose.choice([1, 1, 2, 64]))
+        return mark(run_step)
 
     namespace = {f"s{k}": body(k) for k in range(steps)}
     return type("Flow", (Workflow,), namespace)(), workers

@@ -200,7 +200,7 @@ def test_run_without_a_loop() -> None:
     with pytest.raises(
         WorkflowRuntimeError, match=r"^run_sync got backend='curio'; give 'asyncio' or 'trio' \[AF019\]$"
     ):
-        Busy().run_sync(backend="curio")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        Busy().run_sync(backend="curio")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 
 
 def test_two_loops_one_after_the_other() -> None:

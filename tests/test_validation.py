@@ -583,7 +583,7 @@ def test_a_loop_without_an_exit() -> None:
 def test_a_loop_with_an_exit(way_out: type[Event] | None) -> None:
     """A loop may be left by a stop, by None where a branch ends, or into somebody else's hands."""
 
-    async def back(self: object, ev: Pong) -> Ping: ...
+    async def back(self: Base, ev: Pong) -> Ping: ...
 
     back.__annotations__["return"] = Ping | None if way_out is None else Ping | way_out
 
@@ -710,7 +710,7 @@ def test_a_step_is_overridden_without_its_decorator() -> None:
     """A method that hides a step must be one, whatever its signature, unless it says that there is none."""
 
     class Hides(Base):
-        async def finish(self, ev: Draft) -> StopEvent: ...
+        async def finish(self, ev: Draft) -> StopEvent: ...  # pyright: ignore[reportIncompatibleVariableOverride]
 
     class HidesAgain(Hides):
         def finish(self, ev): ...  # type: ignore[no-untyped-def]
@@ -740,7 +740,7 @@ def test_a_free_function_with_the_name_of_a_method() -> None:
     async def finish(ev: Draft) -> StopEvent: ...
 
     Doubled.add_step(finish)
-    place = re.escape(f"{Path(__file__).name}:{Base.finish.__code__.co_firstlineno}")
+    place = re.escape(f"{Path(__file__).name}:{Base.finish.__wrapped__.__code__.co_firstlineno}")
     (line,) = told(Doubled)
     assert re.fullmatch(
         rf"AF111 Doubled\.finish: it has the name of the method at (.*/)?{place}\. Give the free function another name",
@@ -934,7 +934,7 @@ def test_validate_reports_every_problem_each_time() -> None:
         with pytest.raises(WorkflowValidationError) as caught:
             Wrong.validate()
         messages.append(str(caught.value))
-    line = Wrong.lost.__code__.co_firstlineno
+    line = Wrong.lost.__wrapped__.__code__.co_firstlineno
     place = f"{_signature.relative(Path(__file__))}:{line}"
     assert (
         messages
@@ -993,7 +993,7 @@ def test_places() -> None:
 
     with pytest.raises(WorkflowValidationError) as caught:
         compile_workflow(Wrong)
-    line = Wrong.first.__code__.co_firstlineno
+    line = Wrong.first.__wrapped__.__code__.co_firstlineno
     places = [problem.location.rpartition("/")[2] for problem in caught.value.problems]
     name = Path(__file__).name
     assert places == [f"{name}:{line - 1}", f"{name}:{line - 1}", f"{name}:{line}"]

@@ -196,7 +196,7 @@ class _Photographer:
         hub = self.run.kept_stream()
         if hub is None:
             return StreamImage()
-        return StreamImage(first=hub.first, events=tuple(hub.events), resume=hub.resume)
+        return StreamImage(first=hub.first, events=tuple(hub.events), resume=hub.place)
 
 
 def go_on(run: LiveRun, image: RunImage) -> None:

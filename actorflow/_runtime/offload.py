@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import operator
 import sys
 import threading
 import traceback
@@ -228,12 +230,17 @@ def _stack_of(thread: int) -> str:
 async def in_process(body: Callable[[Event], Any], event: Event, where: str) -> Any:
     """Runs `body` in a worker process, which is killed when this is cancelled."""
     try:
-        return await to_process.run_sync(body, event, cancellable=True)
+        # By name: pickle would refuse the function, since its name stands for the step that wraps it.
+        return await to_process.run_sync(_call, body.__module__, body.__qualname__, event, cancellable=True)
     except anyio.BrokenWorkerProcess as error:
         raise WorkflowRuntimeError(
             f"the process of {where} ended without an answer ({error}); it crashed, or something killed it",
             code="AF075",
         ) from error
+
+
+def _call(module: str, name: str, event: Event) -> Any:
+    return operator.attrgetter(name)(importlib.import_module(module))(event)
 
 
 def thread_context(port: ThreadPort) -> Context[Any]:

@@ -236,13 +236,14 @@ class LiveRun(handle.Run[Any], Ending):
         self.observed()
         return self._terminal
 
-    def stream_events(self, expose_internal: bool = False, *, after: int | None = None) -> Stream:
+    def stream_events(self, *types: Any, expose_internal: bool = False, after: int | None = None) -> Stream[Any]:
         """The events that the run publishes."""
-        hub = self.hub()
-        if after is not None:
-            return Stream(hub, after + 1, internal=expose_internal)
-        cursor = hub.first if hub.resume is None else hub.resume
-        return Stream(hub, cursor, internal=expose_internal)
+        if types and isinstance(types[0], bool):  # expose_internal by position, as in LlamaIndex Workflows
+            expose_internal, types = types[0], types[1:]
+        for kind in types:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                raise TypeError(f"stream_events() got {kind!r}; give classes of events, or nothing to see all of them")
+        return Stream(self.hub(), types, after=after, internal=expose_internal)
 
     @property
     def open_waits(self) -> Sequence[OpenWait]:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
 
@@ -17,12 +17,16 @@ from actorflow._runtime.run import LiveRun
 from actorflow.abc import DeadLetter, Instrument, Journal, Turns
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
-from actorflow.events import Event
+from actorflow.events import Event, StartEvent, StopEvent
 from actorflow.handle import Run
+from actorflow.workflow import Workflow
 
 __all__ = ["Runtime", "RuntimeLauncher"]
 
 T = TypeVar("T")
+R = TypeVar("R")
+StartT = TypeVar("StartT", bound=StartEvent)
+StopT = TypeVar("StopT", bound=StopEvent[Any])
 
 
 class Runtime:
@@ -98,6 +102,24 @@ class Runtime:
         """The newest events that nobody handled, of all runs, oldest first, 10,000 at most."""
         return tuple(self._keeper.dead)
 
+    @overload
+    async def start(
+        self,
+        workflow: Workflow[StartT, StopEvent[R]],
+        start_event: StartT | None = None,
+        *,
+        run_id: str | None = None,
+        **fields: Any,  # a field can be anything
+    ) -> Run[R]: ...
+    @overload
+    async def start(
+        self,
+        workflow: Workflow[StartT, StopT],
+        start_event: StartT | None = None,
+        *,
+        run_id: str | None = None,
+        **fields: Any,
+    ) -> Run[StopT]: ...
     async def start(
         self, workflow: Any, start_event: Event | None = None, *, run_id: str | None = None, **fields: Any
     ) -> Run[Any]:

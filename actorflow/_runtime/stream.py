@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from typing import Any, Generic, cast
 
 import anyio
 import anyio.lowlevel
@@ -12,6 +13,7 @@ import anyio.lowlevel
 from actorflow import handle
 from actorflow.errors import StreamLagged
 from actorflow.events import Event, InternalEvent
+from actorflow.handle import E_co
 
 __all__ = ["Hub", "Stream"]
 
@@ -30,18 +32,19 @@ class Hub:
     Attributes:
         first: Number of the oldest event that is kept.
         closed: Whether the terminal event has been published; it is the last one and never dropped.
-        resume: Where a reader left off that broke out of its loop: the next reader goes on there.
+        resume: Where readers left off that broke out of their loops, by the types that they asked for: the next reader
+            that asks for the same goes on there.
     """
 
     __slots__ = ("_events", "_readers", "_wake", "closed", "first", "resume")
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
-        self._readers: weakref.WeakSet[_Reader] | None = None
+        self._readers: weakref.WeakSet[_Reader[Any]] | None = None
         self._wake: anyio.Event | None = None
         self.first = 0
         self.closed = False
-        self.resume: int | None = None
+        self.resume: dict[tuple[type[Event], ...], int] | None = None
 
     @classmethod
     def restored(cls, first: int, events: Iterable[Event], resume: int | None) -> Hub:
@@ -49,8 +52,13 @@ class Hub:
         hub = cls()
         hub.first = first
         hub._events.extend(events)
-        hub.resume = resume
+        hub.resume = None if resume is None else {(): resume}
         return hub
+
+    @property
+    def place(self) -> int | None:
+        """Where a reader of all types left off."""
+        return None if self.resume is None else self.resume.get(())
 
     @property
     def events(self) -> Iterable[Event]:
@@ -76,7 +84,11 @@ class Hub:
         end = self.first + len(self._events)
         needed = end - KEEP
         if self._readers:
-            needed = min(needed, max(min(reader.cursor for reader in self._readers), end - STREAM_LIMIT))
+            slowest = min(reader.cursor for reader in self._readers)
+            needed = min(needed, max(slowest, end - STREAM_LIMIT))
+            if slowest < needed:
+                for reader in self._readers:
+                    reader.lose(needed)
         while self.first < needed:
             self._events.popleft()
             self.first += 1
@@ -86,7 +98,7 @@ class Hub:
         self.closed = True
         self.publish(event)
 
-    def attach(self, reader: _Reader) -> None:
+    def attach(self, reader: _Reader[Any]) -> None:
         """Counts a reader among those whose unread events are held."""
         if self._readers is None:
             self._readers = weakref.WeakSet()
@@ -103,15 +115,27 @@ class Hub:
         await self._wake.wait()
 
 
-class Stream(handle.Stream):
-    """One reader's view of a `Hub`; the public contract is `actorflow.handle.Stream`."""
+class Stream(handle.Stream[E_co]):
+    """One reader's view of a `Hub`; the public contract is `actorflow.handle.Stream`.
 
-    __slots__ = ("__weakref__", "_cursor", "_hub", "internal")
+    Attributes:
+        types: What it shows; empty for all.
+    """
 
-    def __init__(self, hub: Hub, cursor: int, *, internal: bool = False) -> None:
+    __slots__ = ("__weakref__", "_cursor", "_hub", "_internal", "types")
+
+    def __init__(
+        self, hub: Hub, types: tuple[type[Event], ...] = (), *, after: int | None = None, internal: bool = False
+    ) -> None:
         self._hub = hub
-        self._cursor = cursor
-        self.internal = internal
+        self.types = types
+        if after is not None:
+            self._cursor = after + 1
+        else:
+            self._cursor = hub.first if hub.resume is None else hub.resume.get(types, hub.first)
+        # Who names a type of the runtime's own events wants to see it.
+        named = tuple(kind for kind in types if issubclass(kind, InternalEvent))
+        self._internal: tuple[type[Event], ...] = (InternalEvent,) if internal else named
 
     @property
     def cursor(self) -> int:
@@ -122,56 +146,74 @@ class Stream(handle.Stream):
         """Told by its iterator where the reader is now."""
         self._cursor = cursor
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def shows(self, event: Event) -> bool:
+        """Whether the reader is to see the event."""
+        if self.types and not isinstance(event, self.types):
+            return False
+        return not isinstance(event, InternalEvent) or isinstance(event, self._internal)
+
+    def __aiter__(self) -> AsyncIterator[E_co]:
         hub = self._hub
         if hub.closed and self._cursor == hub.end:
             self._cursor = hub.first
-        hub.resume = None
+        if hub.resume is not None:
+            hub.resume.pop(self.types, None)
         return _Reader(hub, self)
 
 
-class _Reader:
+class _Reader(Generic[E_co]):
     """One ``async for`` over a stream.
 
     The loop alone holds it, so it is gone at the moment of a ``break``: that is how a reader that left is told from one
     that is busy in the body of its loop.
     """
 
-    __slots__ = ("__weakref__", "_hub", "_stream", "cursor")
+    __slots__ = ("__weakref__", "_hub", "_lost", "_stream", "cursor")
 
-    def __init__(self, hub: Hub, stream: Stream) -> None:
+    def __init__(self, hub: Hub, stream: Stream[E_co]) -> None:
         self._hub = hub
         self._stream = stream
+        self._lost = 0
         self.cursor = stream.cursor
+        # What was dropped before it came can only be counted, not looked at.
+        if self.cursor < hub.first:
+            self._lost, self.cursor = hub.first - self.cursor, hub.first
         hub.attach(self)
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def lose(self, end: int) -> None:
+        """The events before number `end` are about to be dropped: counts those that it would have shown."""
+        while self.cursor < end:
+            self._lost += self._stream.shows(self._hub.get(self.cursor))
+            self.cursor += 1
+
+    def __aiter__(self) -> AsyncIterator[E_co]:
         return self
 
-    async def __anext__(self) -> Event:
-        hub = self._hub
-        if not self.cursor & 31:
-            # A reader that is always behind would otherwise never let anyone run, nor be cancelled.
-            await anyio.lowlevel.checkpoint()
-        internal = self._stream.internal
+    async def __anext__(self) -> E_co:
+        hub, stream = self._hub, self._stream
         while True:
-            while self.cursor >= hub.end:
+            if not self.cursor & 31:
+                # A reader that is always behind would otherwise never let anyone run, nor be cancelled.
+                await anyio.lowlevel.checkpoint()
+            while self.cursor >= hub.end and not self._lost:
                 if hub.closed:
+                    stream.moved(self.cursor)
                     raise StopAsyncIteration
                 await hub.wait()
-            if internal or self.cursor < hub.first or not isinstance(hub.get(self.cursor), InternalEvent):
-                break
+            if self._lost:
+                missed, self._lost = self._lost, 0
+                stream.moved(self.cursor)
+                raise StreamLagged(missed)
+            event = hub.get(self.cursor)
             self.cursor += 1
-        if self.cursor < hub.first:
-            missed, self.cursor = hub.first - self.cursor, hub.first
-            self._stream.moved(self.cursor)
-            raise StreamLagged(missed)
-        event = hub.get(self.cursor)
-        self.cursor += 1
-        self._stream.moved(self.cursor)
-        return event
+            if stream.shows(event):
+                stream.moved(self.cursor)
+                shown: Any = event  # of the types that it was asked for
+                return cast("E_co", shown)
 
     def __del__(self) -> None:
         hub = self._hub
         if not (hub.closed and self.cursor == hub.end):
-            hub.resume = self.cursor
+            if hub.resume is None:
+                hub.resume = {}
+            hub.resume[self._stream.types] = self.cursor

@@ -172,4 +172,5 @@ def _stage(number: int, stage: tuple[int, int, int, float], kinds: list[type[Tok
 
     body.__name__ = f"stage{number}"
     body.__annotations__ = {"ctx": Context, "ev": kinds[number], "return": list[following] | None}  # type: ignore[valid-type]
-    return step(num_workers=workers, inbox=inbox)(body)
+    mark: Any = step(num_workers=workers, inbox=inbox)
+    return mark(body)

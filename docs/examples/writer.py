@@ -15,7 +15,7 @@ class Writer(Workflow):
     @step
     async def write(self, ev: StartEvent) -> Draft:
         """Has one thing to say about everything."""
-        return Draft(text=f"{ev.topic} are small")
+        return Draft(text=f"{ev['topic']} are small")
 
     @step(num_workers=8)
     async def publish(self, ctx: Context, ev: Draft) -> StopEvent:
