@@ -680,13 +680,13 @@ class Carrier(Execution):
         target = None if k is None else run.actors[k]
         if target is None or item is None or plan.collectors[actor.index] or target.overflow is not None:
             k = plan.gathers.get(out.__class__)
-            if k is None or item is None or plan.collectors[actor.index] or run.waits:
+            if k is None or item is None or out is None or plan.collectors[actor.index] or run.waits:
                 self._settle(out)
                 return False
             if run.hooks.event_sent is not None:
                 run.hooks.event_sent(run.run_id, actor.name, out)
             self.item = self.out = None
-            gather(run, run.actor(k), cast("Event", out), item.member, item.trail, self)
+            gather(run, run.actor(k), out, item.member, item.trail, self)
             return False
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, actor.name, out)

@@ -50,6 +50,8 @@ LOG_LIMIT = 10_000
 T = TypeVar("T")
 
 _SENT = ("send",)
+_PUBLISHED = ("publish",)
+_PROMPTED = ("prompt",)
 _SET = ("set",)
 _EXPIRED = ("expired",)
 _FOR_ITSELF = frozenset({"get", "now", "seed", "ask_id"})
@@ -380,7 +382,7 @@ class Execution(Timer):
                 self._post_now(event, step, apart=kind == "apart")
 
     def _publish_now(self, event: Event, kind: str = "publish") -> None:
-        self.note((kind,))
+        self.note(_PUBLISHED if kind == "publish" else _PROMPTED)
         if self.run.journal is None:
             self.run.publish(event)
         else:
