@@ -472,7 +472,7 @@ def test_fingerprint_knows_the_forms_of_steps() -> None:
             @step
             async def begin(self, ev: Ask) -> list[Draft]: ...
 
-            finish: Any = step(cast("Any", take))
+            finish: Any = cast("Any", step)(take)
 
         for name, value in names.items():
             setattr(Cut, name, value)
