@@ -156,8 +156,9 @@ class Carrier(Execution):
         elif self.out is not None:
             for event in results(self.out):
                 run.count_unhandled(event)
-        for event in self._unsent():
-            run.count_unhandled(event)
+        if self.effects is not None:
+            for event in self._unsent():
+                run.count_unhandled(event)
         self.item = self.out = self.effects = None
 
     def lose(self, reason: str) -> None:
