@@ -109,7 +109,6 @@ class GatheringImage:
         events: What has come and was not given out, in batches, each with its key; one without a key where there is none.
         trail: The recoveries of all of it.
         done: Whether nothing more is given out.
-        lacking: How many events an exact number lacks.
         given: Keys whose batch was given out.
     """
 
@@ -117,7 +116,6 @@ class GatheringImage:
     events: tuple[tuple[Any, tuple[Event, ...]], ...] = ()
     trail: dict[str, int] | None = None
     done: bool = False
-    lacking: int = 0
     given: tuple[Any, ...] = ()
 
 

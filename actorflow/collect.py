@@ -58,9 +58,15 @@ def _check_release(_instance: object, _attribute: attrs.Attribute[Any], value: o
         raise TypeError(f"Collect: its cardinality is {value!r}; give All() or Take(n)")
 
 
-def _check_key(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
+def _check_key(instance: Collect, _attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not callable(value) and not (isinstance(value, str) and value.isidentifier()):
         raise TypeError(f"Collect: key is {value!r}; give the name of a field, or a function of the event")
+    release = instance.release
+    if value is not None and isinstance(release, Take) and release.losers == "cancel":
+        raise ValueError(
+            f"Collect: {release!r} with key={value!r}; what belongs to one key is known only when it has come, so that the rest "
+            "of one key cannot be cancelled: leave losers='cancel' or the key out"
+        )
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ import pytest
 from actorflow import Event, Instrument, Runtime
 from actorflow.abc import Record
 from actorflow.testing import Lifo, current_turns, simulate
+from tests.audit import Audit, AuditedRuntime
 
 SEAMS = ("bare", "journal", "turns", "instrument")
 
@@ -77,13 +78,13 @@ class Counting(Instrument):
         self.counts["breaker_changed"] += 1
 
 
-def seamed_runtime(seam: str) -> Runtime:
+def seamed_runtime(seam: str, audit: Audit | None = None) -> Runtime:
     """A runtime with one seam plugged in."""
-    return Runtime(
-        instruments=[Counting()] if seam == "instrument" else [],
-        journal=SlowJournal() if seam == "journal" else None,
-        turns=current_turns(),
-    )
+    instruments = [Counting()] if seam == "instrument" else []
+    journal = SlowJournal() if seam == "journal" else None
+    if audit is not None:
+        return AuditedRuntime(audit, instruments=instruments, journal=journal, turns=current_turns())
+    return Runtime(instruments=instruments, journal=journal, turns=current_turns())
 
 
 def everywhere(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -91,17 +92,32 @@ def everywhere(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     The test may take a parameter `rt`: the runtime, with the seam plugged in, that is open around it.
     """
+    return _spread(test, audited=False)
+
+
+def audited(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """As `everywhere`, and every run is watched: the ledger balances, members are counted right, and nothing is left."""
+    return _spread(test, audited=True)
+
+
+def _spread(test: Callable[..., Awaitable[None]], *, audited: bool) -> Callable[..., None]:
     wants_runtime = "rt" in inspect.signature(test).parameters
 
     @pytest.mark.parametrize("seam", SEAMS)
     @pytest.mark.parametrize("backend", ["asyncio", "trio"])
     @functools.wraps(test)
     def run(backend: Any, seam: str, **fixtures: Any) -> None:
+        audit = Audit() if audited else None
+
         async def main() -> None:
-            async with seamed_runtime(seam) as rt:
+            async with seamed_runtime(seam, audit) as rt:
                 await test(**fixtures, **({"rt": rt} if wants_runtime else {}))
 
-        simulate(main, backend=backend, schedule=Lifo() if seam == "turns" else None)
+        gated = seam == "turns"
+        at_turn = audit.check_now if audit is not None and gated else None
+        simulate(main, backend=backend, schedule=Lifo() if gated else None, at_turn=at_turn)
+        if audit is not None:
+            audit.check_end()
 
     signature = inspect.signature(test)
     names = [p for p in signature.parameters.values() if p.name != "rt"]

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = {
     "the FIFO lane is bypassed": (
         "_runtime/dispatch.py",
-        "if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:",
-        "if target.n < target.capacity + 1:",
+        "            return True\n        if (outbox is None or target not in outbox.lanes) and target.n < target.capacity:",
+        "            return True\n        if target.n < target.capacity + 1:",
         "tests/test_dispatch.py::test_fifo_under_backpressure",
     ),
     "an inbox admits past its capacity": (
@@ -59,6 +59,63 @@ MUTANTS = {
         ),
         "",
         "tests/test_dispatch.py::test_step_that_swallows_its_timeout_has_finished",
+    ),
+    "a list inside of a branch does not count for the branch": (
+        "_runtime/fan_in.py",
+        "    if parent is not None:\n        parent.live += 1\n    if not events:",
+        "    if not events:",
+        "tests/test_groups.py::test_nested",
+    ),
+    "what has been gathered does not count for the branch that it came of": (
+        "_runtime/fan_in.py",
+        "    if parent is not None:\n        parent.live += 1\n    _put(",
+        "    _put(",
+        "tests/test_groups.py::test_four_levels_with_empty_ones_in_between",
+    ),
+    "what a body sends does not count for the branch": (
+        "_runtime/execution.py",
+        "member=None if apart else item.member, trail=item.trail)\n            return\n        # The usual",
+        "member=None, trail=item.trail)\n            return\n        # The usual",
+        "tests/test_groups.py::test_sent_in_a_branch_it_is_waited_for",
+    ),
+    "a list is given out twice": (
+        "_runtime/groups.py",
+        "        self.done = True\n        self.events = []\n        return batch",
+        "        return batch",
+        "tests/test_groups.py::test_take_fewer_when_the_list_closes_before",
+    ),
+    "losers are not cancelled": (
+        "_runtime/fan_in.py",
+        "            carrier.lose(reason)",
+        "            pass",
+        "tests/test_losers.py::test_waiting_for_an_event",
+    ),
+    "a loser that had ended delivers its result": (
+        "_runtime/carrier.py",
+        "                        if self.lost is None:",
+        "                        if self is not None:",
+        "tests/test_losers.py::test_a_loser_that_ends_well_all_the_same",
+    ),
+    "what a lost list had gathered vanishes": (
+        "_runtime/fan_in.py",
+        "            for event in gathering.left():",
+        "            for event in ():",
+        "tests/test_losers.py::test_in_a_list_within_the_list",
+    ),
+    "an inner list joins one level too far out": (
+        "_runtime/fan_in.py",
+        "    _put(run, target, run.wrap(_gathered(batch), run.appended, parent, trail), sender)",
+        (
+            "    outer = parent and parent.group.parent\n"
+            "    _put(run, target, run.wrap(_gathered(batch), run.appended, outer, trail), sender)"
+        ),
+        "tests/test_trees.py::test_a_tree_on_the_loop_as_it_is",
+    ),
+    "partners are paired across branches too early": (
+        "_runtime/joins.py",
+        "            scope = member.group if member is not None and member.stuck else member",
+        "            scope = member and member.group",
+        "tests/test_joins.py::test_in_a_branch_first_and_across_branches_then",
     ),
 }
 

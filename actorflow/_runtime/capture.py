@@ -185,7 +185,6 @@ class _Photographer:
                     events=tuple((key, tuple(batch)) for key, batch in gathering.batches()),
                     trail=self.trail(gathering.trail),
                     done=gathering.done,
-                    lacking=gathering.lacking,
                     given=tuple(gathering.given),
                 )
                 for k, gathering in group.gatherings.items()
@@ -252,7 +251,7 @@ def _groups(run: LiveRun, image: RunImage) -> tuple[list[Group], list[Member]]:
             collect = plan.steps[k].collect
             assert collect is not None  # noqa: S101
             gathering = group.gathering(k, collect)
-            gathering.restore(one.events, _trail(plan, one.trail), one.done, one.lacking, one.given)
+            gathering.restore(one.events, _trail(plan, one.trail), one.done, one.given)
     if groups:
         run.groups = dict.fromkeys(groups)
     return groups, members

@@ -105,7 +105,8 @@ class Carrier(Execution):
                     with scope:
                         if run.done:
                             return False
-                        moved = await self._drive(pristine)
+                        if self.lost is None:  # else it was given up while it was on its way to this task
+                            moved = await self._drive(pristine)
                 except Exception as exc:  # noqa: BLE001 - bodies are judged inside: this one came with a cancellation, or is ours
                     caught = exc
                 except BaseException:
@@ -155,9 +156,9 @@ class Carrier(Execution):
         elif self.out is not None:
             for event in results(self.out):
                 run.count_unhandled(event)
-        for effect in self.effects or ():
-            if effect[0] == "send":
-                run.count_unhandled(effect[1])
+        if self.effects is not None:
+            for event in self._unsent():
+                run.count_unhandled(event)
         self.item = self.out = self.effects = None
 
     def lose(self, reason: str) -> None:
@@ -172,22 +173,32 @@ class Carrier(Execution):
     def _lost(self, reason: str, caught: Exception | None) -> None:
         """The body is gone: its event goes to the dead letters, and the task goes on with the next one."""
         run = self.run
-        if caught is not None:
-            run.cleanup_failed(self.actor.name, caught)
+        name, phase = self.actor.name, self.phase
+        failure = caught or self.error
+        if isinstance(failure, Exception):
+            run.cleanup_failed(name, failure)
+        for event in self._unsent():
+            run.dead_letter(event, reason, name, 0)
         self.held = self.attempts_made = self.effects = self.error = None
         self._end_execution(None)
         if self.children is not None:
             self._release_children()
-        if self.phase is not SETTLE and run.hooks.execution_ended is not None:
+        if phase is BODY and run.hooks.execution_ended is not None:
             gone = WorkflowRuntimeError(reason, code="AF281")
-            run.hooks.execution_ended(run.run_id, self.actor.name, self.event, gone)
+            run.hooks.execution_ended(run.run_id, name, self.event, gone)
         out, item = self.out, self.item
         self.item = self.out = self.lost = None
         self.fired = False
-        for event in () if out is None else results(out):
-            run.dead_letter(event, reason, self.actor.name, 0)
-        run.discard(item, reason, self.actor.name, 0, self)
         self.phase = SETTLE
+        for event in () if out is None else results(out):
+            run.dead_letter(event, reason, name, 0)
+        if phase is not SETTLE:
+            run.dead_letter(item, reason, name, 0)  # else it is handled, and only what came of it is not wanted
+        release(run, item.member, self)
+
+    def _unsent(self) -> Sequence[Event]:
+        """What the body has sent and no record has yet let go."""
+        return [effect[1] for effect in self.effects or () if effect[0] in {"send", "apart"}]
 
     def fire(self) -> None:
         """The body has outlived its deadline."""
@@ -484,7 +495,9 @@ class Carrier(Execution):
         async with aclosing(events):
             async for event in events:
                 if not isinstance(event, Event):
-                    raise not_an_event(where, event)
+                    raise WorkflowRuntimeError(
+                        f"{where} yielded {event!r} ({type(event).__name__}); yield events, one at a time", code="AF028"
+                    )
                 await self.deliver(event, None)
 
     def _thread_left(self, stack: str) -> None:
@@ -551,7 +564,6 @@ class Carrier(Execution):
     async def _again_in(self, delay: float) -> None:
         """Waits without a slot until the next attempt is due."""
         run = self.run
-        self.phase = BODY
         if delay > 0:
             suspension = self.suspension = Suspension(self.actor, self)
             run.timers.arm(suspension, run.timers.clock() + delay)
@@ -561,6 +573,7 @@ class Carrier(Execution):
                 self.suspension = None
         else:
             await checkpoint()
+        self.phase = BODY
 
     async def _failed_for_good(self, made: Attempts, error: BaseException, now: float) -> None:
         """No attempt is left: a handler is told, else supervision decides."""

@@ -247,7 +247,12 @@ class Dispatch(Timer):
             # A send leaves when its record is durable, too late to refuse it to its sender's face.
             for k in self.plan.route(type(event)).receivers if step is None else (self.plan.by_name[step],):
                 target = self.actors[k]
-                if target is not None and target.overflow == "fail":
+                if (
+                    target is not None
+                    and target.overflow == "fail"
+                    and target.join is None
+                    and target.spec.collect is None
+                ):
                     self._resolved(target, event)
 
     def route(

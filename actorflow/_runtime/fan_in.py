@@ -5,7 +5,7 @@ Functions over a run and `actorflow._runtime.groups`. Each is synchronous, and l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from actorflow._runtime.actor import Actor, Delivery
@@ -129,12 +129,13 @@ def gather(
     except TooLate:
         run.dead_letter(event, f"{where} has got what it takes of the list already", None, 0)
     except Exception as error:  # noqa: BLE001 - the key is the user's
+        run.dead_letter(event, f"the key of {where} raised {error!r}", None, 0)
         run.blame(_bad_key(run, where, event, error), sender)
     else:
         member.won = True
         if batch is not None:
             _give(run, target, group, batch, gathering.trail, sender)
-            if isinstance(collect.release, Take) and collect.release.losers == "cancel" and collect.key is None:
+            if isinstance(collect.release, Take) and collect.release.losers == "cancel":
                 _abandon(run, group, where, sender)
     if own is not None:
         release(run, own, sender)
@@ -147,27 +148,43 @@ def _give(
     parent = group.parent
     if parent is not None:
         parent.live += 1
-    run.place(run if sender is None else sender, target, run.wrap(_gathered(batch), run.appended, parent, trail), None)
+    _put(run, target, run.wrap(_gathered(batch), run.appended, parent, trail), sender)
+
+
+def _put(run: DispatchSide, target: Actor, item: Any, sender: SenderSide | None) -> None:
+    """Into the inbox of a step that takes several events; what it refuses fails the run, for nobody is there to be told."""
+    try:
+        run.place(run if sender is None else sender, target, item, None)
+    except WorkflowRuntimeError as error:
+        run.blame(error, sender)
 
 
 def _close(run: DispatchSide, group: Group, sender: SenderSide | None) -> None:
     """All that came of a list has been resolved."""
-    if run.groups is not None:
-        run.groups.pop(group, None)
-    if run.done:
-        return
     parent = group.parent
-    if parent is None or not _is_lost(parent):
-        for k in run.plan.collectors[group.opener]:
-            target = run.actor(k)
-            collect = target.spec.collect
-            assert collect is not None  # noqa: S101
-            gathering = group.gathering(k, collect)
-            if gathering.lacking and not gathering.done:
-                _too_few(run, group, k, gathering, sender)
-                return
+    lost = _is_lost(parent)
+    for k in run.plan.collectors[group.opener]:
+        if run.done:
+            return  # what has been gathered stays with the group, and is counted with it
+        target = run.actor(k)
+        collect = target.spec.collect
+        assert collect is not None  # noqa: S101
+        gathering = group.gathering(k, collect)
+        if lost:
+            for event in gathering.left():
+                run.dead_letter(
+                    event, f"{run.plan.name}.{target.name} gathers a list that is not wanted any more", None, 0
+                )
+        elif gathering.lacking:
+            _too_few(run, group, k, gathering, sender)
+            return
+        else:
             for batch in gathering.close():
                 _give(run, target, group, batch, gathering.trail, sender)
+    if run.done:
+        return
+    if run.groups is not None:
+        run.groups.pop(group, None)
     if parent is not None:
         release(run, parent, sender)
 
@@ -179,7 +196,7 @@ def _check_exact(run: DispatchSide, group: Group, sender: SenderSide | None) -> 
             collect = run.plan.steps[k].collect
             assert collect is not None  # noqa: S101
             gathering = group.gathering(k, collect)
-            if not gathering.done and gathering.lacking > group.open:
+            if gathering.lacking > group.open:
                 _too_few(run, group, k, gathering, sender)
                 return
 
@@ -208,13 +225,9 @@ def _abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | N
     reason = f"{where} has got what it takes of the list, and cancels the rest"
     gone: list[Any] = []
     for actor in run.actors:
-        if actor is not None:
-            if actor.n or actor.lanes:
-                gone += actor.take_out(lost)
-            if actor.join is not None:
-                for item in actor.join.take_out(lost):
-                    _unhold(item.member)
-                    gone.append(item)
+        if actor is not None and (actor.n or actor.lanes):
+            gone += actor.take_out(lost)
+    gone += _let_go(run, lost)
     for carrier in sorted(run.carriers, key=_number):
         if carrier.item is not None and lost(carrier.item):
             carrier.lose(reason)
@@ -263,14 +276,25 @@ def _joined(run: DispatchSide, target: Actor, partners: list[Delivery], sender: 
     trail = None
     for partner in partners:
         trail = merged(trail, partner.trail)
+        _unhold(partner.member)
     if member is not None:
         member.live += 1
     item = run.wrap(_gathered([partner.event for partner in partners]), run.appended, member, trail)
-    run.place(run if sender is None else sender, target, item, None)
+    _put(run, target, item, sender)
     for partner in partners:
         if partner.member is not None:
-            _unhold(partner.member)
             release(run, partner.member, sender)
+
+
+def _let_go(run: DispatchSide, wanted: Callable[[Any], bool]) -> list[Any]:
+    """Takes out of all joins what is not to wait any more."""
+    gone: list[Any] = []
+    for actor in run.actors:
+        if actor is not None and actor.join is not None:
+            gone += actor.join.take_out(wanted)
+    for item in gone:
+        _unhold(item.member)
+    return gone
 
 
 def _unhold(member: Member | None) -> None:
@@ -299,6 +323,13 @@ def _stuck(run: DispatchSide, member: Member, sender: SenderSide | None) -> None
 def _never(run: DispatchSide, group: Group, sender: SenderSide | None) -> None:
     """All that is left of a group waits for partners that cannot come."""
     plan = run.plan
+    if all(k in group.gatherings and group.gatherings[k].done for k in plan.collectors[group.opener]):
+        # Nobody misses it: all who gather the list have got what they take.
+        opener = f"{plan.name}.{plan.steps[group.opener].name}"
+        reason = f"it waited for partners, and all that is taken of the list of {opener} has come"
+        for item in _let_go(run, lambda item: item.member is not None and item.member.group is group):
+            run.discard(item, reason, None, 0, sender)
+        return
     missing = [misses(actor) for actor in run.actors if actor is not None and actor.join and actor.join.held]
     error = WorkflowRuntimeError(
         f"run {run.run_id}: the list that {plan.name}.{plan.steps[group.opener].name} returned can never be complete: of "

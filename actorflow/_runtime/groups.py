@@ -108,10 +108,9 @@ class Gathering:
         trail: The recoveries of all of it.
         done: Whether nothing more is given out.
         given: Keys whose batch was given out.
-        lacking: For an exact `Take`, how many events are lacking; 0 for any other.
     """
 
-    __slots__ = ("_batches", "_key", "_take", "done", "events", "given", "lacking", "trail")
+    __slots__ = ("_batches", "_exact", "_key", "_take", "done", "events", "given", "trail")
 
     def __init__(self, collect: Collect) -> None:
         release = collect.release
@@ -120,9 +119,17 @@ class Gathering:
         self.done = False
         self._take = release.n if isinstance(release, Take) else 0
         self._key = key_function(collect.key)
-        self.lacking = self._take if isinstance(release, Take) and release.exact and self._key is None else 0
+        self._exact = isinstance(release, Take) and release.exact
         self._batches: dict[Hashable, list[Event]] = {}
         self.given: set[Hashable] = set()
+
+    @property
+    def lacking(self) -> int:
+        """How many events are missing that an exact `Take` wants; with a key, in the batch that misses most."""
+        if self.done or not self._exact:
+            return 0
+        begun = self._batches.values() if self._key is not None else (self.events,)
+        return max((self._take - len(batch) for batch in begun), default=0)
 
     def add(self, event: Event, trail: Trail | None) -> list[Event] | None:
         """Adds an event; the batch to give out now, None for none.
@@ -133,9 +140,8 @@ class Gathering:
         """
         if self.done:
             raise TooLate
-        key: Hashable = None
+        key: Hashable = None if self._key is None else self._key(event)
         if self._key is not None:
-            key = self._key(event)
             if key in self.given:
                 raise TooLate
             batch = self._batches.setdefault(key, [])
@@ -144,8 +150,6 @@ class Gathering:
         if trail is not None:
             self.trail = merged(self.trail, trail)
         batch.append(event)
-        if self.lacking:
-            self.lacking -= 1
         if len(batch) != self._take:
             return None
         if self._key is not None:
@@ -175,7 +179,6 @@ class Gathering:
         batches: Iterable[tuple[Any, Iterable[Event]]],
         trail: Trail | None,
         done: bool,
-        lacking: int,
         given: Iterable[Hashable],
     ) -> None:
         """Puts back what `batches` gave, and the attributes."""
@@ -184,7 +187,7 @@ class Gathering:
                 self._batches[key] = list(events)
             else:
                 self.events = list(events)
-        self.trail, self.done, self.lacking, self.given = trail, done, lacking, set(given)
+        self.trail, self.done, self.given = trail, done, set(given)
 
     def left(self) -> list[Event]:
         """What has come and was not given out."""

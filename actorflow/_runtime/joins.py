@@ -115,10 +115,11 @@ class Join(Generic[H]):
         held: How many events wait.
     """
 
-    __slots__ = ("_buckets", "_key", "_slots", "held")
+    __slots__ = ("_buckets", "_key", "_shared", "_slots", "held")
 
     def __init__(self, slots: Sequence[tuple[type[Event], ...]], key: Key | None) -> None:
         self._slots = slots
+        self._shared = False  # whether an event has come that several parameters take
         self._key = key
         self._buckets: dict[Hashable, list[deque[H]]] = {}
         self.held = 0
@@ -140,18 +141,54 @@ class Join(Generic[H]):
         lanes = self._buckets.get(scope)
         if lanes is None:
             lanes = self._buckets[scope] = [deque() for _ in self._slots]
-        fitting = [k for k, kinds in enumerate(self._slots) if isinstance(item.event, kinds)]
-        # Where two parameters take it, to the one that lacks it more.
-        place = min(fitting, key=lambda k: len(lanes[k]))
-        lanes[place].append(item)
         self.held += 1
+        fitting = self._fitting(item)
+        if len(fitting) > 1:
+            self._shared = True
+        if self._shared:
+            self._settle(lanes, item)
+        else:
+            lanes[fitting[0]].append(item)
         if not all(lanes):
             return None
         partners = [lane.popleft() for lane in lanes]
         self.held -= len(partners)
-        if not any(lanes):
+        rest = [item for lane in lanes for item in lane]
+        if not rest:
             del self._buckets[scope]
+        elif self._shared:
+            # One that stood behind another may have its own place now.
+            for lane in lanes:
+                lane.clear()
+            for one in rest:
+                self._settle(lanes, one)
         return partners
+
+    def _settle(self, lanes: list[deque[H]], item: H) -> None:
+        """Gives an event a parameter of its own, else lets it stand behind another."""
+        if not self._find_place(lanes, item, set()):
+            lanes[min(self._fitting(item), key=lambda k: len(lanes[k]))].append(item)
+
+    def _fitting(self, item: H) -> list[int]:
+        return [k for k, kinds in enumerate(self._slots) if isinstance(item.event, kinds)]
+
+    def _find_place(self, lanes: list[deque[H]], item: H, seen: set[int]) -> bool:
+        """Gives an event a parameter of its own, for which others move to one that takes them too; whether there is one.
+
+        The first of each lane has the parameter: together they are a matching, and this looks for a path that augments it.
+        """
+        fitting = self._fitting(item)
+        for k in fitting:
+            if not lanes[k]:
+                lanes[k].append(item)
+                return True
+        for k in fitting:
+            if k not in seen:
+                seen.add(k)
+                if self._find_place(lanes, lanes[k][0], seen):
+                    lanes[k][0] = item
+                    return True
+        return False
 
     def promote(self, member: Member) -> Iterator[list[H]]:
         """Offers what is held of `member` to the events that its group has in common; yields what is complete with it."""

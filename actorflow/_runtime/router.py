@@ -42,7 +42,8 @@ class Plan:
         gathers: The same, for event classes that go to one step, which gathers them.
         collectors: Per step, the steps that gather the lists that it returns.
         handlers: Per step, the step that recovers it when it has failed for good, or None.
-        exact: The steps that gather an exact number.
+        exact: The steps that gather an exact number, where no branch of a list can bring more than one event, so that a
+            number which cannot be reached any more is known before the end.
         traced: Whether events travel with what they came of: the workflow gathers, joins or recovers.
         may_wait: Whether a body may wait for an event: a step takes a context.
         waited_for: Classes of the events that steps say they wait for.
@@ -89,7 +90,9 @@ class Plan:
         )
         self.collectors = graph.collectors
         self.handlers = graph.handlers
-        self.exact = frozenset(k for k, spec in enumerate(graph.steps) if _is_exact(spec.collect))
+        self.exact = frozenset[int]()
+        if not any(_makes_more(graph, k) for k in range(len(graph.steps))):
+            self.exact = frozenset(k for k, spec in enumerate(graph.steps) if _is_exact(spec.collect))
         self.traced = any(graph.collectors) or any(spec.joins or spec.catches for spec in graph.steps)
         self.may_wait = any(p.kind == "context" for spec in graph.steps for p in spec.parameters)
         self.waited_for = tuple(event for config in configs for event in config.waits_for)
@@ -122,7 +125,18 @@ class Plan:
 
 
 def _is_exact(collect: Collect | None) -> bool:
-    return collect is not None and isinstance(collect.release, Take) and collect.release.exact
+    return collect is not None and isinstance(collect.release, Take) and collect.release.exact and collect.key is None
+
+
+def _makes_more(graph: Graph, k: int) -> bool:
+    """Whether more than one event may come of one, with no list that is gathered."""
+    spec = graph.steps[k]
+    return (
+        spec.is_stream
+        or any(parameter.kind == "context" for parameter in spec.parameters)
+        or (bool(spec.lists) and not graph.collectors[k])
+        or any(sum(step.may_receive(kind) for step in graph.steps) > 1 for kind in spec.emits)
+    )
 
 
 def plan_of(workflow: Any) -> Plan:
