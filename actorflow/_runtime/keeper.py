@@ -146,27 +146,30 @@ class Keeper:
         """
         group = self.group
         assert group is not None  # noqa: S101
-        try:
-            if error is None:
-                await self.drained()
-        finally:
-            self.close()
-            with CancelScope(shield=True):
-                if self.runs:
-                    await self.drained()
-                self.closed = True
-                try:
-                    await self.close_pool(error)
-                except Exception as exc:  # noqa: BLE001 - raised below, once the tasks are gone
-                    self.failure = self.failure or exc
-            group.cancel_scope.cancel()
-            # Without the block's exception, which is nobody else's and must not come out wrapped in a group.
-            await group.__aexit__(None, None, None)
-        if self.failure is not None:
+        cancelled: BaseException | None = None
+        if error is None:
             try:
-                raise self.failure
+                await self.drained()
+            except BaseException as exc:  # noqa: BLE001 - raised below, unless what escalated has caused it
+                cancelled = exc
+        self.close()
+        with CancelScope(shield=True):
+            if self.runs:
+                await self.drained()
+            self.closed = True
+            try:
+                await self.close_pool(error)
+            except Exception as exc:  # noqa: BLE001 - raised below, once the tasks are gone
+                self.failure = self.failure or exc
+        group.cancel_scope.cancel()
+        # Without the block's exception, which is nobody else's and must not come out wrapped in a group.
+        await group.__aexit__(None, None, None)
+        outcome = self.failure or cancelled
+        if outcome is not None:
+            try:
+                raise outcome
             finally:
-                del self
+                del self, outcome, cancelled
 
     async def drained(self) -> None:
         """Returns when no run is left; those that only an outside event could move are cancelled."""
