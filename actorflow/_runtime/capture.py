@@ -216,7 +216,7 @@ def go_on(run: LiveRun, image: RunImage) -> None:
     if image.kept:
         run.waits = Waits()
         for event in image.kept:
-            run.waits.keep(event)
+            run.waits.keep(event, 0)
     for buffer in image.buffers:
         run.actor(plan.by_name[buffer.step]).buffer(buffer.id).events.extend(buffer.events)
     for saved in image.items:
