@@ -161,8 +161,8 @@ class Actor(Inbox):
 
     __slots__ = (
         "_binding", "atomic", "blocked", "buffers", "busy", "clocked", "failures", "fn", "idle_timeout", "inbox_limit",
-        "incarnation", "index", "join", "limit", "name", "overflow", "paused", "retake", "retry_policy", "spec", "starting", "style",
-        "timeout", "waiting",
+        "incarnation", "index", "join", "limit", "name", "overflow", "paused", "retake", "retry_policy", "spec", "starting",
+        "style", "timeout", "waiting",
     )  # fmt: skip
 
     def __init__(self, workflow: object, spec: StepSpec, index: int) -> None:
