@@ -99,17 +99,20 @@ class Keeper:
         try:
             async with anyio.create_task_group() as group:
                 self.open(group)
-                await self.timers.watch()
+                try:
+                    await self.timers.watch()
+                finally:
+                    # Before the group is left: the tasks of open resources stay in it until they are told to close.
+                    self.close()
+                    if self._pool is not None or any(run.pool is not None for run in self.runs):
+                        with CancelScope(shield=True):
+                            await self.drained()
+                            await self._close_pool_of_loop()
         except Exception:
             logger.exception(
                 "the runtime attached to the event loop failed; this is a bug in actorflow, please report it"
             )
         finally:
-            self.close()
-            if self._pool is not None or any(run.pool is not None for run in self.runs):
-                with CancelScope(shield=True):
-                    await self.drained()
-                    await self._close_pool_of_loop()
             self.closed = True
 
     async def _close_pool_of_loop(self) -> None:
