@@ -393,7 +393,6 @@ async def test_supervision_is_asked_once_no_handler_will_have_it() -> None:
 
 @everywhere
 async def test_instruments_hear_of_a_recovery() -> None:
-    from actorflow import Instrument, Runtime
 
     heard: list[tuple[str, Any, str]] = []
 
