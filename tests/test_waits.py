@@ -56,8 +56,11 @@ def begin_many(count: int) -> list[Go]:
 
 async def until_waiting(run: Any, count: int) -> None:
     """Returns when so many waits are open."""
-    while len(run.open_waits) < count:
+    for _ in range(200):
+        if len(run.open_waits) >= count:
+            return
         await anyio.sleep(0.5)
+    raise AssertionError(f"{len(run.open_waits)} waits are open instead of {count}")
 
 
 @everywhere
