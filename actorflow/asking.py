@@ -77,9 +77,13 @@ def _answer_type(cls: type, arguments: tuple[Any, ...] = ()) -> Any:  # Any: wha
     said = dict(zip(cls.__dict__.get("__parameters__", ()), arguments, strict=False))
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin: Any = get_origin(base) or base
-        if isinstance(origin, type) and issubclass(origin, Ask):
+        if _is_question(origin):
             return _answer_type(origin, tuple(_said(argument, said) for argument in get_args(base)))
     return Any
+
+
+def _is_question(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, Ask)
 
 
 def _said(hint: Any, said: Mapping[Any, Any]) -> Any:

@@ -21,6 +21,7 @@ from actorflow import (
     Resource,
     Restart,
     Resume,
+    Run,
     Runtime,
     StartEvent,
     StopEvent,
@@ -150,17 +151,21 @@ async def test_a_strategy_restarts_actors_by_their_order(strategy: Any, opened: 
 # -- back-off
 
 
+def ten_more_each_time(elapsed: float, failures: int, error: Exception) -> float:
+    return failures * 10
+
+
+POLICY = retry_policy(wait=tenacity.wait_incrementing(1, 2), stop=tenacity.stop_never)
+BACKOFFS: list[tuple[Any, list[int]]] = [
+    (0, [0, 0, 0]),
+    (7, [7, 7, 7]),
+    (POLICY, [1, 3, 5]),
+    (ten_more_each_time, [10, 20, 30]),
+]
+
+
 @everywhere
-@pytest.mark.parametrize(
-    ("backoff", "delays"),
-    [
-        (0, [0, 0, 0]),
-        (7, [7, 7, 7]),
-        (retry_policy(wait=tenacity.wait_incrementing(1, 2), stop=tenacity.stop_never), [1, 3, 5]),
-        (lambda elapsed, failures, error: failures * 10, [10, 20, 30]),
-    ],
-    ids=["none", "constant", "policy", "function"],
-)
+@pytest.mark.parametrize(("backoff", "delays"), BACKOFFS, ids=["none", "constant", "policy", "function"])
 async def test_back_off_is_exactly_what_the_directive_says(backoff: Any, delays: list[float]) -> None:
     starts: list[float] = []
     ends: list[float] = []
@@ -488,11 +493,13 @@ def test_a_run_that_nobody_awaits_fails_its_runtime(block: Any, backend: Backend
     """It comes out of the block as itself; the other runs are cancelled, and the program goes on undisturbed."""
 
     async def main() -> None:
+        started: list[Run[Any]] = []
         with pytest.raises(ValueError, match="broken"):
             async with Runtime(on_failure="raise", turns=current_turns() if gated else None) as rt:
-                other = await rt.start(Long())
+                started.append(await rt.start(Long()))
                 await rt.start(Failing())
                 await block(rt)
+        (other,) = started
         assert anyio.current_time() in (5, 8)
         assert isinstance(other.get_stop_event(), WorkflowCancelledEvent)
         with anyio.move_on_after(10) as scope:  # no cancellation is left behind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -177,7 +177,7 @@ async def coroutine() -> str:
 
 
 @asynccontextmanager
-async def managed() -> AsyncIterator[str]:
+async def managed() -> AsyncGenerator[str]:
     try:
         yield "managed"
     except ValueError as error:
