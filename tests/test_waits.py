@@ -31,6 +31,7 @@ from actorflow._runtime.run import LiveRun
 from actorflow._runtime.waits import KEPT
 from actorflow.abc import OpenWait
 from actorflow.collect import Collect, Take
+from actorflow.testing import simulate
 from tests.seams import everywhere
 
 
@@ -591,6 +592,20 @@ async def test_an_answer_that_no_body_got_because_the_run_ended_is_a_dead_letter
     with pytest.raises(WorkflowCancelledError):
         await run
     assert [letter.event for letter in run.dead_letters] == [Reply(n=1)]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_answer_is_in_an_image_that_is_taken_before_its_body_goes_on(backend: Any) -> None:
+    async def main() -> object:
+        flow = Queueing()
+        run = flow.run()
+        await until_waiting(run, 2)
+        await run.send_event(Reply(n=7))
+        data = run.ctx.to_dict()
+        await run.cancel_run()
+        return await flow.run(ctx=Context.from_dict(flow, data))
+
+    assert simulate(main, backend=backend).result == (0, 7)
 
 
 # -- slots

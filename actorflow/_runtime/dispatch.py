@@ -473,8 +473,7 @@ class Dispatch(Timer):
         while (wait := waits.find(event)) is not None:
             self.close_wait(wait)
             if wait.error is None:
-                wait.event = event
-                wait.record = record
+                waits.give(wait, event, record)
                 if self.hooks.wait_answered is not None:
                     self.hooks.wait_answered(self.run_id, wait.actor.name, event)
             wait.fire()

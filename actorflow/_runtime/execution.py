@@ -685,6 +685,9 @@ class Execution(Timer):
             if wait.event is not None:
                 run.answer_again(wait.event, wait.record)
             raise
+        finally:
+            if run.waits is not None:
+                run.waits.answered.pop(wait.number, None)
         if wait.error is not None:
             try:
                 raise wait.error

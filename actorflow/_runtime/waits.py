@@ -94,15 +94,20 @@ class Wait(Suspension):
 
 
 class Waits:
-    """The open waits of a run, oldest first, and the events kept for waits to come."""
+    """The open waits of a run, oldest first, and the events kept for waits to come.
 
-    __slots__ = ("_count", "_kept", "_open", "_per_class")
+    Attributes:
+        answered: Waits that have their answer, and whose bodies have not gone on with it, by their numbers.
+    """
+
+    __slots__ = ("_count", "_kept", "_open", "_per_class", "answered")
 
     def __init__(self) -> None:
         self._open: dict[type[Event], dict[int, Wait]] = {}
         self._kept: deque[tuple[Event, int]] = deque()
         self._per_class: Counter[type[Event]] = Counter()
         self._count = 0
+        self.answered: dict[int, Wait] = {}
 
     def open(self, wait: Wait) -> None:
         """Lets `wait` be answered from now on."""
@@ -127,6 +132,16 @@ class Waits:
         """The open waits for events of this class, oldest first."""
         kinds = [self._open[kind].values() for kind in type(event).__mro__ if kind in self._open]
         return kinds[0] if len(kinds) == 1 else heapq.merge(*kinds, key=_number)
+
+    def all_of(self, waiter: Waiter) -> list[Wait]:
+        """The waits of one body that it has not gone on from, oldest first."""
+        both = heapq.merge(self, sorted(self.answered.values(), key=_number), key=_number)
+        return [wait for wait in both if wait.waiter is waiter]
+
+    def give(self, wait: Wait, event: Event, record: int) -> None:
+        """The answer is the body's from now on."""
+        wait.event, wait.record = event, record
+        self.answered[wait.number] = wait
 
     def find(self, event: Event) -> Wait | None:
         """The oldest open wait that `event` answers."""
@@ -166,7 +181,9 @@ class Waits:
         for place, (event, record) in enumerate(self._kept):
             if isinstance(event, wait.kind) and wait.would_take(event):
                 if wait.error is None:
-                    wait.event, wait.record = event, record
+                    self._count += 1
+                    wait.number = self._count
+                    self.give(wait, event, record)
                     del self._kept[place]
                     self._per_class[type(event)] -= 1
                 return True
