@@ -663,13 +663,13 @@ class Carrier(Execution):
             if not isinstance(event, Event):
                 run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
                 return False
-            objection = run.waits.objection(event) if run.waits else None
-            if objection is not None:
-                error = WorkflowRuntimeError(
-                    f"{run.plan.name}.{actor.name} answered wrongly: {objection}", code="AF283"
-                )
-                run.fail(error, step=actor.name, own=self)
-                return False
+        if run.waits:
+            for event in results(out):
+                objection = run.waits.objection(event)
+                if objection is not None:
+                    wrong = f"{run.plan.name}.{actor.name} answered wrongly: {objection}"
+                    run.fail(WorkflowRuntimeError(wrong, code="AF283"), step=actor.name, own=self)
+                    return False
         if run.plan.collectors[actor.index] and not isinstance(out, list) and not self._may_be_bare(out):
             error = WorkflowRuntimeError(
                 f"{run.plan.name}.{actor.name} returned {describe(out)} by itself, and its annotation has it in a list only; "
