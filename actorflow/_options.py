@@ -80,6 +80,7 @@ class StepConfig:
         atomic: Whether what the body sends is held back until it has ended well.
         accept_event_subclasses: Whether the step also gets events whose class derives from an accepted one.
         waits_for: Events from outside that the body waits for.
+        max_waiting: How many waits of the step's bodies may be open at once in a run.
         overflow: What becomes of an event that arrives at a full inbox.
         inbox_limit: The most that the inbox may grow to while a cycle of full inboxes is being resolved; None for 64
             times `inbox`.
@@ -106,6 +107,7 @@ class StepConfig:
     atomic: bool = False
     accept_event_subclasses: bool = True
     waits_for: tuple[type, ...] = attrs.field(default=(), converter=classes_of)
+    max_waiting: int = 10_000
     overflow: Overflow = "suspend"
     inbox_limit: int | None = None
     idle_timeout: float | None = None
@@ -156,7 +158,11 @@ def find_option_problems(
     Returns:
         Code, message and hint of each problem.
     """
-    for code, name, count in (("AF133", "num_workers", config.num_workers), ("AF134", "inbox", config.inbox)):
+    for code, name, count in (
+        ("AF133", "num_workers", config.num_workers),
+        ("AF134", "inbox", config.inbox),
+        ("AF291", "max_waiting", config.max_waiting),
+    ):
         if not is_count(count):
             yield code, f"{name} is {count!r}", "Give a whole number of at least 1"
     if not _is_limit(config.timeout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar, get_args, get_origin
 
 import attrs
@@ -69,9 +70,25 @@ class Answer(HumanResponseEvent, Generic[T]):
     ask_id: str = ""
 
 
-def _answer_type(cls: type) -> Any:  # Any: whatever stands in the brackets
-    for base in cls.__mro__:
-        for generic in getattr(base, "__orig_bases__", ()):
-            if get_origin(generic) is Ask and not isinstance(get_args(generic)[0], TypeVar):
-                return get_args(generic)[0]
+def _answer_type(cls: type, arguments: tuple[Any, ...] = ()) -> Any:  # Any: whatever stands in the brackets
+    """What ``Ask[…]`` was given by `cls`, itself given `arguments`; Any where nobody has said."""
+    if cls is Ask:
+        return arguments[0] if arguments else Any
+    said = dict(zip(cls.__dict__.get("__parameters__", ()), arguments, strict=False))
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin: Any = get_origin(base) or base
+        if _is_question(origin):
+            return _answer_type(origin, tuple(_said(argument, said) for argument in get_args(base)))
     return Any
+
+
+def _is_question(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, Ask)
+
+
+def _said(hint: Any, said: Mapping[Any, Any]) -> Any:
+    """An annotation with type variables replaced by what they stand for; Any where nobody has said."""
+    if isinstance(hint, TypeVar):
+        return said.get(hint, Any)
+    parameters = getattr(hint, "__parameters__", ())
+    return hint[tuple(said.get(parameter, Any) for parameter in parameters)] if parameters else hint

@@ -447,7 +447,7 @@ class WorkflowFailedEvent(_NoResultEvent):
         step_name: The step whose body failed; "" where no step is to blame.
         exception: What it raised.
         attempts: How often the body was tried.
-        elapsed_seconds: Seconds from the first attempt to the failure.
+        elapsed_seconds: Seconds from the first attempt to the failure, where the step has a retry policy or a handler.
 
     Example:
         >>> WorkflowFailedEvent(step_name="write", exception=ValueError("no bees"), attempts=3).exception

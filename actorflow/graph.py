@@ -41,7 +41,7 @@ _Kind = Literal["method", "static", "class", "free"]
 _OPTION_CODES = frozenset(
     {
         *("AF133", "AF134", "AF135", "AF136", "AF137", "AF138", "AF141", "AF142", "AF143", "AF144", "AF145"),
-        *("AF156", "AF157", "AF162"),
+        *("AF156", "AF157", "AF162", "AF291"),
     }
 )
 

@@ -77,6 +77,7 @@ RULES: dict[str, str] = {
     "AF262": "priority is the name of a field, or a function of the event.",
     "AF263": "A step with a priority has an overflow that does not go by the order of arrival.",
     "AF264": "A step that takes several events at a time has no priority, and no limit of each key.",
+    "AF291": "max_waiting is a whole number of at least 1.",
 }
 """What each problem's id asks for."""
 

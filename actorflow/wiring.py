@@ -83,6 +83,7 @@ class StepOptions(TypedDict, total=False):
     priority: str | Callable[[Any], float] | None  # Any: the step's own events
     key: str | Callable[[Any], Hashable] | None  # Any: the step's own events
     waits_for: Collection[type[Event]]
+    max_waiting: int
     skip_graph_checks: Collection[GraphCheck]
 
 

@@ -79,6 +79,7 @@ def step(function: Callable[..., Any] | None = None, /, **options: Unpack[StepOp
         key: For a step with several event parameters: the name of a field, or a function of an event. The step fires
             once per one event of each parameter that have an equal key; without it the first of each go together.
         waits_for: Classes of events from outside that the body waits for; such an event is kept until it does.
+        max_waiting: How many waits of the step's bodies may be open at once in a run.
         skip_graph_checks: What the author answers for at this step: ``"reachability"`` (its events come in a way that
             the graph does not show, from outside perhaps), ``"terminal_event"`` (what it returns may be accepted by no
             step), ``"dead_end"`` (it need not lead to a StopEvent).

@@ -116,6 +116,53 @@ MUTANTS = {
         "            scope = member.group if member is not None and member.stuck else member",
         "            scope = member and member.group",
         "tests/test_joins.py::test_in_a_branch_first_and_across_branches_then",
+    "an update is lost": (
+        "state.py",
+        'async with self._store.turn("edit_state"):',
+        "if True:",
+        "tests/test_state.py::test_a_hundred_editors_lose_nothing",
+    ),
+    "an answer is given and kept too": (
+        "_runtime/dispatch.py",
+        "            wait.fire()\n            if wait.error is None:\n                return True\n",
+        "            wait.fire()\n",
+        "tests/test_coordination_laws.py::test_waits_and_answers_match_a_model_on_the_loop_as_it_is",
+    ),
+    "a kept answer is given twice": (
+        "_runtime/waits.py",
+        "                    del self._kept[place]\n",
+        "",
+        "tests/test_coordination_laws.py::test_waits_and_answers_match_a_model_on_the_loop_as_it_is",
+    ),
+    "an answer is lost with the body that was cancelled": (
+        "_runtime/execution.py",
+        "                run.answer_again(wait.event, wait.record)\n",
+        "                pass\n",
+        "tests/test_coordination_laws.py::test_a_busy_run_is_cancelled_at_every_turn",
+    ),
+    "a wait keeps its slot": (
+        "_runtime/execution.py",
+        "        if self.slot and not self.woken:\n",
+        "        if self.slot and not self.open_waits:\n",
+        "tests/test_waits.py::test_waits_hold_no_slots_and_resumed_bodies_go_before_queued_events",
+    ),
+    "tasks of one body queue for a slot that it has": (
+        "_runtime/actor.py",
+        "        if self.retake and holder.woken > 1:\n",
+        "        if False:\n",
+        "tests/test_waits.py::test_tasks_of_one_body_wait_at_once",
+    ),
+    "the budget of recoveries is the run's": (
+        "_runtime/supervisor.py",
+        "    told = 0 if trail is None else trail.get(handler, 0)\n",
+        ("    told = recovery.__dict__.get('told', 0)\n    recovery.__dict__['told'] = told + 1\n"),
+        "tests/test_catch_error.py::test_each_lineage_has_a_budget_of_its_own",
+    ),
+    "a restart opens before it has closed": (
+        "_runtime/ending.py",
+        "                actor.pause()  # what",
+        "                actor.paused += 1  # what",
+        "tests/test_step_resources.py::test_the_sole_user_of_a_resource_is_restarted_once_it_is_closed",
     ),
 }
 

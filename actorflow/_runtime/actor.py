@@ -26,6 +26,7 @@ __all__ = [
     "Incarnation",
     "Resumed",
     "Suspension",
+    "Waiter",
 ]
 
 EVENT, CONTEXT_EVENT, EVENT_CONTEXT, SPECIAL = 0, 1, 2, 3
@@ -72,9 +73,22 @@ class Resumed(Delivery):
 
 
 class SlotHolder(Protocol):
-    """An execution, which has one of its actor's slots or not."""
+    """An execution, which has one of its actor's slots or not.
+
+    Attributes:
+        slot: Whether it has one.
+        woken: Tasks of its body that have been resumed and have not gone on yet.
+    """
 
     slot: bool
+    woken: int
+
+
+class Waiter(SlotHolder, Protocol):
+    """An execution whose body waits."""
+
+    def stirred(self, wait: Any, /) -> None:
+        """One of its waits is over."""
 
 
 class Suspension(Timer):
@@ -106,8 +120,7 @@ class Suspension(Timer):
         self.wake.set()
         if self.holder.slot:
             return False
-        self.actor.busy += 1
-        self.holder.slot = True
+        self.actor.take_slot(self.holder)
         return True
 
 
@@ -136,6 +149,7 @@ class Actor(Inbox):
         blocked: Of those, how many wait for room in inboxes.
         waiting: Bodies that are suspended in waits, and have no slot.
         starting: Whether a carrier is on its way.
+        clocked: Whether somebody is told how long its attempts took.
         paused: How many restarts it waits for; no execution begins meanwhile, for it has no slots.
         retake: Resumed bodies that wait for a slot; they go before the inbox, or they would starve.
         style: How the body is called on the dispatcher's straight way; SPECIAL for what needs more than a call.
@@ -146,9 +160,9 @@ class Actor(Inbox):
     """
 
     __slots__ = (
-        "_binding", "atomic", "blocked", "buffers", "busy", "failures", "fn", "idle_timeout", "inbox_limit", "incarnation",
-        "index", "join", "limit", "name", "overflow", "paused", "retake", "retry_policy", "spec", "starting", "style",
-        "timeout", "waiting",
+        "_binding", "atomic", "blocked", "buffers", "busy", "clocked", "failures", "fn", "idle_timeout", "inbox_limit",
+        "incarnation", "index", "join", "limit", "name", "overflow", "paused", "retake", "retry_policy", "spec", "starting",
+        "style", "timeout", "waiting",
     )  # fmt: skip
 
     def __init__(self, workflow: object, spec: StepSpec, index: int) -> None:
@@ -166,6 +180,7 @@ class Actor(Inbox):
         self.limit = config.num_workers
         self.timeout = config.timeout
         self.retry_policy = config.retry_policy
+        self.clocked = config.retry_policy is not None
         self.atomic = config.atomic
         self.busy = 0
         self.blocked = 0
@@ -201,6 +216,15 @@ class Actor(Inbox):
             else:
                 positional.append(value)
         return self.fn(*positional, **named)
+
+    def take_slot(self, holder: SlotHolder) -> None:
+        """A body has a slot again, and with it all of its tasks that are resumed: none stands in line for another."""
+        self.busy += 1
+        holder.slot = True
+        if self.retake and holder.woken > 1:
+            for other in [one for one in self.retake if one.holder is holder]:
+                self.retake.remove(other)
+                other.wake.set()
 
     def buffer(self, buffer_id: str | None) -> Buffer:
         """The fan-in buffer of this name."""

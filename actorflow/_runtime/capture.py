@@ -168,8 +168,10 @@ class _Photographer:
         return self.item(carrier.item, name, ProgressImage(log=tuple(log), attempts=attempts, delay=delay))
 
     def open_waits(self, carrier: Execution) -> Iterable[tuple[Any, ...]]:
-        for wait in self.run.waits or ():
-            if wait.holder is carrier:
+        for wait in () if self.run.waits is None else self.run.waits.all_of(carrier):
+            if wait.event is not None:
+                yield ("answer", wait.event)
+            else:
                 yield ("waiting", None if wait.deadline == math.inf else max(0.0, wait.deadline - self.now))
 
     def group_image(self, group: Group) -> GroupImage:
@@ -215,7 +217,7 @@ def go_on(run: LiveRun, image: RunImage) -> None:
     if image.kept:
         run.waits = Waits()
         for event in image.kept:
-            run.waits.keep(event)
+            run.waits.keep(event, 0)
     for buffer in image.buffers:
         run.actor(plan.by_name[buffer.step]).buffer(buffer.id).events.extend(buffer.events)
     for saved in image.items:

@@ -252,7 +252,7 @@ class Carrier(Execution):
                 try:
                     if actor.timeout is not None or actor.idle_timeout is not None:
                         self.start_clock()
-                    if actor.retry_policy is not None and self.attempts_made is None:
+                    if actor.clocked and self.attempts_made is None:
                         self.began = run.timers.clock()
                     style = actor.style
                     if style == EVENT:
@@ -322,7 +322,11 @@ class Carrier(Execution):
                         if (
                             not actor.n
                             and not actor.retake
-                            and (target is actor or (not target.n and target.busy < target.limit and not target.retake))
+                            and (
+                                actor.busy <= actor.limit  # not paused
+                                if target is actor
+                                else not target.n and target.busy < target.limit and not target.retake
+                            )
                         ):
                             if target is not actor:
                                 actor.busy -= 1
@@ -543,11 +547,8 @@ class Carrier(Execution):
         made = self.attempts_made
         now = run.timers.clock()
         if made is None:
-            made = self.attempts_made = Attempts(self.began if actor.retry_policy is not None else now)
-            made.first_failure = now
-        made.failures += 1
-        made.last_error = error
-        made.last_failed_at = datetime.now(UTC)
+            made = self.attempts_made = Attempts(self.began if actor.clocked else now)
+        made.failed(error, now)
         delay, error = after_failure(actor.retry_policy, now - made.first_failure, made.failures, error)
         if delay is None:
             annotate(error, f"{run.plan.name}.{actor.name}", self.event, made.failures, run.run_id)
@@ -564,7 +565,7 @@ class Carrier(Execution):
     async def _again_in(self, delay: float) -> None:
         """Waits without a slot until the next attempt is due."""
         run = self.run
-        if delay > 0:
+        if delay > 0 or self.actor.paused:
             suspension = self.suspension = Suspension(self.actor, self)
             run.timers.arm(suspension, run.timers.clock() + delay)
             try:
@@ -601,7 +602,8 @@ class Carrier(Execution):
         error = verdict.error or error
         run.dead_letter(self.item, f"failed the run: {error!r}", actor.name, made.failures)
         self.item, self.phase = None, IDLE
-        run.fail(error, step=actor.name, attempts=made.failures, elapsed=now - made.began, own=self)
+        elapsed = now - made.began if actor.clocked else None
+        run.fail(error, step=actor.name, attempts=made.failures, elapsed=elapsed, own=self)
 
     def _give_up(self) -> None:
         """The event is off its hands, and the task goes on with the next one."""
@@ -631,10 +633,16 @@ class Carrier(Execution):
                 run.hooks.actor_restarted(run.run_id, one.name, error)
         if run.journal is not None:
             self.record("failed", delay)
-        self.attempts_made = None
+        pause = None
         if delay > 0:
-            Pause(run, restarted, delay)  # first, so that the actor has slots again when the event is due
-        await self._again_in(delay)
+            pause = Pause(run, restarted, delay)  # first, so that the actor has slots again when the event is due
+        if self.attempts_made is not None:
+            self.attempts_made.restart(run.timers.clock() + delay)
+        try:
+            await self._again_in(delay)
+        finally:
+            if pause is not None and run.done:
+                run.timers.drop(pause)
 
     # ------------------------------------------------------------------------------------------------ settling
     def _settle(self, out: Any) -> None:
@@ -668,6 +676,13 @@ class Carrier(Execution):
             if not isinstance(event, Event):
                 run.fail(not_an_event(f"{run.plan.name}.{actor.name}", out), step=actor.name, own=self)
                 return False
+        if run.waits:
+            for event in results(out):
+                objection = run.waits.objection(event)
+                if objection is not None:
+                    wrong = f"{run.plan.name}.{actor.name} answered wrongly: {objection}"
+                    run.fail(WorkflowRuntimeError(wrong, code="AF283"), step=actor.name, own=self)
+                    return False
         if run.plan.collectors[actor.index] and not isinstance(out, list) and not self._may_be_bare(out):
             error = WorkflowRuntimeError(
                 f"{run.plan.name}.{actor.name} returned {describe(out)} by itself, and its annotation has it in a list only; "
@@ -709,7 +724,11 @@ class Carrier(Execution):
         if (
             not actor.n
             and not actor.retake
-            and (target is actor or (not target.n and target.busy < target.limit and not target.retake))
+            and (
+                actor.busy <= actor.limit  # not paused
+                if target is actor
+                else not target.n and target.busy < target.limit and not target.retake
+            )
         ):
             if target is not actor:
                 actor.busy -= 1

@@ -167,6 +167,7 @@ class Dispatch(Timer):
         actor = self.actors[k]
         if actor is None:
             actor = self.actors[k] = make_actor(self.workflow, self.plan.steps[k], k)
+            actor.clocked = actor.clocked or self.plan.handlers[k] is not None
         return actor
 
     def spawn(self, carrier: Carrier) -> None:
@@ -294,7 +295,7 @@ class Dispatch(Timer):
         receivers = route.receivers if step is None else (self.plan.by_name[step],)
         if not receivers:
             if route.kind != "stream" and not answered:
-                self._nobody(event, sender)
+                self._nobody(event, sender, record)
             return
         for k in receivers:
             target = self.actor(k)
@@ -375,13 +376,13 @@ class Dispatch(Timer):
         self._dropped += 1
         self.discard(item, reason, None, 0)
 
-    def _nobody(self, event: Event, sender: Carrier | None) -> None:
+    def _nobody(self, event: Event, sender: Carrier | None, record: int) -> None:
         """No step accepts an event, and nobody waits for it: yet."""
         name = type(event).__name__
         if self.plan.may_wait and (sender is None or isinstance(event, (HumanResponseEvent, self.plan.waited_for))):
             if self.waits is None:
                 self.waits = Waits()
-            if not self.waits.keep(event):
+            if not self.waits.keep(event, record):
                 error = WorkflowRuntimeError(
                     f"run {self.run_id} of {self.plan.name} keeps {KEPT} events of class {name} for steps that wait for one, and "
                     "takes no more; send one when it is asked for",
@@ -453,9 +454,7 @@ class Dispatch(Timer):
         """Lets a body wait; whether its answer was kept already."""
         if self.waits is None:
             self.waits = Waits()
-        event = self.waits.take(wait)
-        if event is not None:
-            wait.event = None if wait.error is not None else event
+        if self.waits.take(wait):
             return True
         self.waits.open(wait)
         self.single = {}
@@ -465,9 +464,6 @@ class Dispatch(Timer):
         """Nobody is to answer a wait any more."""
         assert self.waits is not None  # noqa: S101
         self.waits.close(wait)
-        if wait.counted:
-            wait.counted = False
-            self.suspended -= 1
         if not self.waits:
             self.single = self.plan.single
 
@@ -482,8 +478,7 @@ class Dispatch(Timer):
         while (wait := waits.find(event)) is not None:
             self.close_wait(wait)
             if wait.error is None:
-                wait.event = event
-                wait.record = record
+                waits.give(wait, event, record)
                 if self.hooks.wait_answered is not None:
                     self.hooks.wait_answered(self.run_id, wait.actor.name, event)
             wait.fire()
@@ -493,8 +488,9 @@ class Dispatch(Timer):
 
     def answer_again(self, event: Event, record: int) -> None:
         """The body that was answered is gone before it saw the answer: the next one that waits gets it, or a later one."""
-        if not self.done and self.waits is not None and not self._answer(event, record):
-            self.waits.keep(event, first=True)
+        assert self.waits is not None  # noqa: S101
+        if self.done or not self._answer(event, record):
+            self.waits.keep(event, record, first=True)
 
     # ------------------------------------------------------------------------------------------------ blocked
     def relieve(self, actor: Actor) -> None:

@@ -12,7 +12,7 @@ import anyio
 from actorflow._runtime import _backend
 from actorflow._runtime.actor import Actor, Incarnation
 from actorflow._runtime.carrier import Carrier
-from actorflow._runtime.execution import Execution
+from actorflow._runtime.execution import Attempts, Execution
 from actorflow._runtime.opening import settle
 from actorflow._runtime.ports import ChildRun, RuntimeSide
 from actorflow._runtime.publishing import Publishing
@@ -58,6 +58,10 @@ class _Alarm:
                 self.text,
                 extra={"run_id": self.run_id, "workflow": self.workflow},
             )
+
+
+def _when(made: Attempts) -> float:
+    return made.last_failure
 
 
 class Ending(Publishing):
@@ -195,11 +199,16 @@ class Ending(Publishing):
             return
         timeout = self.workflow._actorflow_options.timeout
         active = tuple(sorted({carrier.actor.name for carrier in self.carriers}))
+        failing = [made for carrier in self.carriers if (made := carrier.attempts_made) is not None]
+        last = max(failing, key=_when, default=None)
         error = WorkflowTimeoutError(
             f"run {self.run_id} of {self.plan.name} did not end within {timeout:g} s; "
-            f"still at work: {', '.join(active) or 'nothing'}",
+            f"still at work: {', '.join(active) or 'nothing'}"
+            + (f"; what failed last, and was to be tried again: {last.last_error!r}" if last is not None else ""),
             code="AF011",
         )
+        if last is not None:
+            error.__cause__ = last.last_error
         self._finish(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, None)
 
     def _report_unwinding(self) -> None:
@@ -315,19 +324,27 @@ class Ending(Publishing):
         old, actor.incarnation = actor.incarnation, None
         if old is not None:
             old.retired = True
-            if not old.users:
-                self.unused(old)
+            if not old.users and not old.pool.empty:
+                actor.pause()  # what is opened anew may want what is not closed yet: a port, a lock, a file
+                self._close_incarnation(old.pool, actor)
 
     def unused(self, incarnation: Incarnation) -> None:
         """Nobody uses the resources of a retired incarnation any more."""
-        self.tasks += 1
-        self.runtime.spawn(self.variables, functools.partial(self._close_retired, incarnation.pool))
+        if not incarnation.pool.empty:
+            self._close_incarnation(incarnation.pool, None)
 
-    async def _close_retired(self, pool: Pool) -> None:
+    def _close_incarnation(self, pool: Pool, paused: Actor | None) -> None:
+        self.tasks += 1
+        self.runtime.spawn(self.variables, functools.partial(self._close_retired, pool, paused))
+
+    async def _close_retired(self, pool: Pool, paused: Actor | None) -> None:
         try:
             for error in await pool.close():
                 logger.error("a resource of %s failed while it was closed for a restart", pool.owner, exc_info=error)
         finally:
+            if paused is not None:
+                paused.resume()
+                self.kick(paused)
             self._task_over(1)
 
     async def _close_resources(self) -> None:

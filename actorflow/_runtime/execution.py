@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from threading import get_ident
 from typing import Any, NoReturn, TypeVar, cast
@@ -28,7 +28,7 @@ from actorflow._runtime.inbox import Outbox, Room
 from actorflow._runtime.limits import Limit
 from actorflow._runtime.ports import ChildRun, RunSide
 from actorflow._runtime.timers import Timer
-from actorflow._runtime.waits import MAX_WAITING, Wait, matcher
+from actorflow._runtime.waits import Wait, matcher
 from actorflow.abc import Record
 from actorflow.context import Context
 from actorflow.errors import ContextStateError, NonDeterministicStep, WorkflowRuntimeError
@@ -72,11 +72,12 @@ class Phase(IntEnum):
 class Attempts:
     """What is known of the failed attempts at the event in hand; made at the first failure."""
 
-    __slots__ = ("began", "failures", "first_failure", "last_error", "last_failed_at")
+    __slots__ = ("began", "failures", "first_failure", "last_error", "last_failed_at", "last_failure")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.first_failure = began
+        self.last_failure = began
         self.failures = 0
         self.last_error: BaseException | None = None
         self.last_failed_at: datetime | None = None
@@ -87,9 +88,24 @@ class Attempts:
         made = cls(now - image.since_began)
         made.first_failure = now - image.since_failure
         made.failures = image.failures
+        made.last_failure = now
         made.last_error = image.error
         made.last_failed_at = None if image.failed_at is None else datetime.fromisoformat(image.failed_at)
         return made
+
+    def failed(self, error: BaseException, now: float) -> None:
+        """Counts a failed attempt."""
+        if not self.failures:
+            self.first_failure = now
+        self.failures += 1
+        self.last_failure = now
+        self.last_error = error
+        self.last_failed_at = datetime.now(UTC)
+
+    def restart(self, now: float) -> None:
+        """Attempts are counted anew; what failed last is still known."""
+        self.began = now
+        self.failures = 0
 
 
 class Execution(Timer):
@@ -105,11 +121,14 @@ class Execution(Timer):
         "error",
         "fired",
         "held",
+        "idle",
         "item",
         "latest",
+        "left",
         "log",
         "lost",
         "number",
+        "open_waits",
         "out",
         "outbox",
         "permit",
@@ -120,8 +139,10 @@ class Execution(Timer):
         "sent",
         "slot",
         "suspension",
+        "timed_waits",
         "waiting",
         "wanted",
+        "woken",
     )  # fmt: skip
 
     def __init__(self, run: RunSide, actor: Actor) -> None:
@@ -154,6 +175,11 @@ class Execution(Timer):
         self.slot: bool = False
         self.suspension: Suspension | None = None
         self.waiting = 0
+        self.open_waits = 0
+        self.timed_waits = 0
+        self.woken = 0
+        self.idle = False
+        self.left: tuple[float, float] | None = None
 
     def begin(self, item: Any) -> None:
         """Takes its first event directly, past the inbox: the start of a run, where nothing can be older."""
@@ -169,6 +195,8 @@ class Execution(Timer):
         if self.context is not None:
             self.context._port = self.run
             self.context = None
+            if self.open_waits or self.woken:
+                self._leave_waits_behind()
         self.log = self.replay = None
         if error is not None:
             self.held = None
@@ -222,33 +250,84 @@ class Execution(Timer):
     async def suspend(self, suspension: Suspension) -> None:
         """Waits without a slot until `suspension` is resumed and has a slot again."""
         actor = self.actor
-        if self.slot:
+        if self.slot and not self.woken:
             self._give_slot_back()
+        self._weigh()
         self.run.look_around()
         try:
             await suspension.wake.wait()
         except BaseException:
+            suspension.over = True
             if not self.slot:
-                suspension.over = True
                 if actor.retake and suspension in actor.retake:
                     actor.retake.remove(suspension)
                 # It may run on: in a scope of the user's, or in cleanup. One over the limit rather than waiting here.
-                self.slot = True
-                actor.busy += 1
+                actor.take_slot(self)
             raise
         finally:
             self.run.timers.drop(suspension)
 
-    def stop_clock(self) -> tuple[float, float]:
-        """The body is suspended, and its time with it; what is left of its time, and of its time without progress."""
-        timers = self.run.timers
-        now = timers.clock()
-        left = self.latest - now, self.deadline - now
-        timers.drop(self)
-        return left
+    def stirred(self, wait: Wait) -> None:
+        """One of the body's waits is over, and the task that is in it will go on."""
+        wait.stirred = True
+        if not wait.left_behind:
+            self.open_waits -= 1
+            self.timed_waits -= wait.timed
+            self.woken += 1
+            self._weigh()
 
-    def continue_clock(self, left: tuple[float, float]) -> None:
+    def _weigh(self) -> None:
+        """The run counts the body as suspended while only the outside can move it.
+
+        Of a body with several tasks that is a guess: one that is in a wait is taken for all of it.
+        """
+        idle = self.open_waits > 0 and not self.timed_waits and not self.woken and not self.slot
+        if idle is not self.idle:
+            self.idle = idle
+            self.run.suspended += 1 if idle else -1
+
+    def _waited(self, wait: Wait) -> None:
+        """A task of the body goes on, with an answer or without."""
+        if not wait.left_behind:
+            if wait.stirred:
+                self.woken -= 1
+            else:
+                self.open_waits -= 1
+                self.timed_waits -= wait.timed
+            self._continue_clock()
+            self._weigh()
+
+    def _leave_waits_behind(self) -> None:
+        """The body has ended, and tasks that it started elsewhere still wait: nobody could count their slot or time."""
+        run, actor = self.run, self.actor
+        if not self.slot:
+            actor.take_slot(self)
+        for wait in [wait for wait in run.waits or () if wait.waiter is self]:
+            wait.error = ContextStateError(
+                f"{run.plan.name}.{actor.name} has ended, and a task that it started elsewhere still waits for "
+                f"{wait.kind.__name__}; wait in the body, or in a task group that the body leaves before it ends",
+                code="AF290",
+            )
+            wait.left_behind = True
+            run.close_wait(wait)
+            wait.fire()
+        self.open_waits = self.timed_waits = self.woken = 0
+        self.left = None
+        self._weigh()
+
+    def _stop_clock(self) -> None:
+        """The body is suspended, and its time, and its time without progress, stand still with it."""
+        if self.left is None:
+            timers = self.run.timers
+            now = timers.clock()
+            self.left = self.latest - now, self.deadline - now
+            timers.drop(self)
+
+    def _continue_clock(self) -> None:
         """The body goes on."""
+        left, self.left = self.left, None
+        if left is None:
+            return
         timers = self.run.timers
         now = timers.clock()
         self.latest = now + left[0]
@@ -573,9 +652,11 @@ class Execution(Timer):
                 "take atomic=True off, or wait in a step of its own",
                 code="AF088",
             )
-        if actor.waiting >= MAX_WAITING:
+        most = actor.spec.config.max_waiting
+        if actor.waiting >= most:
             raise WorkflowRuntimeError(
-                f"{where} has {MAX_WAITING} bodies that wait for an event, and takes no more; begin fewer at a time",
+                f"{where} has {most} bodies that wait for an event, and takes no more; begin fewer at a time, or raise "
+                "@step(max_waiting=…)",
                 code="AF089",
             )
         wait = Wait(actor, self, kind, matcher(requirements), prompt)
@@ -596,14 +677,25 @@ class Execution(Timer):
             self._publish_now(prompt, "prompt")
         if run.hooks.wait_opened is not None:
             run.hooks.wait_opened(run.run_id, actor.name, kind)
-        await self._wait_for_answer(wait, timeout)
+        try:
+            await self._wait_for_answer(wait, timeout)
+            if run.journal is not None and run.journal.durable < wait.record:
+                await run.journal.sync(wait.record)
+        except BaseException:
+            if wait.event is not None:
+                run.answer_again(wait.event, wait.record)
+            raise
+        finally:
+            if run.waits is not None:
+                run.waits.answered.pop(wait.number, None)
         if wait.error is not None:
-            raise wait.error
+            try:
+                raise wait.error
+            finally:
+                del self, wait  # the traceback would hold them, and they the error
         self.note(("answer", wait.event))
         if run.journal is not None:
             self._effect("answer", wait.event)
-            if run.journal.durable < wait.record:
-                await run.journal.sync(wait.record)
         return wait.event
 
     def new_ask_id(self) -> str:
@@ -645,23 +737,19 @@ class Execution(Timer):
             return
         if run.journal is not None and self.effects:
             self.record("ops")  # what it sent leaves before it waits: the answer may depend on it
-        left = self.stop_clock()
+        self._stop_clock()
         if timeout is not None:
+            wait.timed = True
             run.timers.arm(wait, run.timers.clock() + timeout)
-        elif self.slot:
-            wait.counted = True  # once for a body, however many of its tasks wait
-            run.suspended += 1
+        self.open_waits += 1
+        self.timed_waits += wait.timed
         actor.waiting += 1
         try:
             await self.suspend(wait)
-        except BaseException:
-            if wait.event is not None:
-                run.answer_again(wait.event, wait.record)
-            raise
         finally:
             actor.waiting -= 1
             run.close_wait(wait)
-            self.continue_clock(left)
+            self._waited(wait)
         if wait.expired:
             self.note(_EXPIRED)
             if run.journal is not None:

@@ -99,17 +99,20 @@ class Keeper:
         try:
             async with anyio.create_task_group() as group:
                 self.open(group)
-                await self.timers.watch()
+                try:
+                    await self.timers.watch()
+                finally:
+                    # Before the group is left: the tasks of open resources stay in it until they are told to close.
+                    self.close()
+                    if self._pool is not None or any(run.pool is not None for run in self.runs):
+                        with CancelScope(shield=True):
+                            await self.drained()
+                            await self._close_pool_of_loop()
         except Exception:
             logger.exception(
                 "the runtime attached to the event loop failed; this is a bug in actorflow, please report it"
             )
         finally:
-            self.close()
-            if self._pool is not None or any(run.pool is not None for run in self.runs):
-                with CancelScope(shield=True):
-                    await self.drained()
-                    await self._close_pool_of_loop()
             self.closed = True
 
     async def _close_pool_of_loop(self) -> None:
@@ -146,27 +149,30 @@ class Keeper:
         """
         group = self.group
         assert group is not None  # noqa: S101
-        try:
-            if error is None:
-                await self.drained()
-        finally:
-            self.close()
-            with CancelScope(shield=True):
-                if self.runs:
-                    await self.drained()
-                self.closed = True
-                try:
-                    await self.close_pool(error)
-                except Exception as exc:  # noqa: BLE001 - raised below, once the tasks are gone
-                    self.failure = self.failure or exc
-            group.cancel_scope.cancel()
-            # Without the block's exception, which is nobody else's and must not come out wrapped in a group.
-            await group.__aexit__(None, None, None)
-        if self.failure is not None:
+        cancelled: BaseException | None = None
+        if error is None:
             try:
-                raise self.failure
+                await self.drained()
+            except BaseException as exc:  # noqa: BLE001 - raised below, unless what escalated has caused it
+                cancelled = exc
+        self.close()
+        with CancelScope(shield=True):
+            if self.runs:
+                await self.drained()
+            self.closed = True
+            try:
+                await self.close_pool(error)
+            except Exception as exc:  # noqa: BLE001 - raised below, once the tasks are gone
+                self.failure = self.failure or exc
+        group.cancel_scope.cancel()
+        # Without the block's exception, which is nobody else's and must not come out wrapped in a group.
+        await group.__aexit__(None, None, None)
+        outcome = self.failure or cancelled
+        if outcome is not None:
+            try:
+                raise outcome
             finally:
-                del self
+                del self, outcome, cancelled
 
     async def drained(self) -> None:
         """Returns when no run is left; those that only an outside event could move are cancelled."""

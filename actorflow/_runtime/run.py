@@ -203,7 +203,7 @@ class LiveRun(handle.Run[Any], Ending):
             return
         if self._ended is None:
             self._ended = anyio.Event()
-        self._awaiters += owning
+        self._awaiters += 1
         try:
             await self._ended.wait()
         except BaseException:
@@ -214,7 +214,7 @@ class LiveRun(handle.Run[Any], Ending):
                     await self._ended.wait()
             raise
         finally:
-            self._awaiters -= owning
+            self._awaiters -= 1
 
     def stop_event_result(self) -> Any:
         """The result, or the error that ended the run."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
+import heapq
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from actorflow._runtime.actor import Actor, SlotHolder, Suspension
+from actorflow._runtime.actor import Actor, Suspension, Waiter
 from actorflow.events import Event
 
-__all__ = ["KEPT", "MAX_WAITING", "Wait", "Waits", "matcher"]
+__all__ = ["KEPT", "Wait", "Waits", "matcher"]
 
 KEPT = 64
 """How many events of one class are kept for later waits."""
-
-MAX_WAITING = 10_000
-"""How many bodies of one step may be suspended in waits at once."""
 
 
 def matcher(requirements: Mapping[str, Any] | Callable[[Any], object] | None) -> Callable[[Any], object] | None:
@@ -42,24 +39,28 @@ class Wait(Suspension):
         judge: Says what is wrong with an answer, to its sender.
         event: The answer.
         record: The journal's record that the answer depends on.
-        error: What `accepts` raised on an event, to be raised in the body.
+        error: What is to be raised in the body: `accepts` raised it on an event.
         expired: Whether its time passed first.
-        counted: Whether it is what its run counts the body as suspended by.
+        timed: Whether it has a deadline.
+        stirred: Whether its waiter knows that it is over.
+        left_behind: Whether the body that it is of has ended.
     """
 
     __slots__ = (
-        "accepts", "counted", "error", "event", "expired", "id", "judge", "kind", "number", "prompt", "record",
+        "accepts", "error", "event", "expired", "id", "judge", "kind", "left_behind", "number", "prompt", "record", "stirred",
+        "timed", "waiter",
     )  # fmt: skip
 
     def __init__(
         self,
         actor: Actor,
-        holder: SlotHolder,
+        waiter: Waiter,
         kind: type[Event],
         accepts: Callable[[Any], object] | None,
         prompt: Event | None,
     ) -> None:
-        super().__init__(actor, holder)
+        super().__init__(actor, waiter)
+        self.waiter = waiter
         self.kind = kind
         self.accepts = accepts
         self.prompt = prompt
@@ -70,34 +71,43 @@ class Wait(Suspension):
         self.record = 0
         self.error: Exception | None = None
         self.expired = False
-        self.counted = False
+        self.timed = False
+        self.stirred = False
+        self.left_behind = False
 
     def fire(self) -> None:
         """Its time has passed, unless it has been answered."""
         if not self.over:
             self.expired = self.event is None and self.error is None
+            self.waiter.stirred(self)
             super().fire()
 
     def would_take(self, event: Event) -> bool:
         """Whether `event` answers it; a predicate that raises does so in the body that waits."""
-        if self.accepts is None:
-            return True
         try:
-            return bool(self.accepts(event))
+            if self.accepts is not None and not self.accepts(event):
+                return False
         except Exception as error:  # noqa: BLE001 - the user's predicate: its error belongs to whoever gave it
             self.error = error
             return True
+        return self.judge is None or self.judge(event) is None
 
 
 class Waits:
-    """The open waits of a run, oldest first, and the events kept for waits to come."""
+    """The open waits of a run, oldest first, and the events kept for waits to come.
 
-    __slots__ = ("_count", "_kept", "_open")
+    Attributes:
+        answered: Waits that have their answer, and whose bodies have not gone on with it, by their numbers.
+    """
+
+    __slots__ = ("_count", "_kept", "_open", "_per_class", "answered")
 
     def __init__(self) -> None:
         self._open: dict[type[Event], dict[int, Wait]] = {}
-        self._kept: dict[type[Event], deque[Event]] = {}
+        self._kept: deque[tuple[Event, int]] = deque()
+        self._per_class: Counter[type[Event]] = Counter()
         self._count = 0
+        self.answered: dict[int, Wait] = {}
 
     def open(self, wait: Wait) -> None:
         """Lets `wait` be answered from now on."""
@@ -116,83 +126,84 @@ class Waits:
 
     def __iter__(self) -> Iterator[Wait]:
         """The open waits, oldest first."""
-        return iter(sorted(itertools.chain(*(waits.values() for waits in self._open.values())), key=_number))
+        return heapq.merge(*(waits.values() for waits in self._open.values()), key=_number)
+
+    def _for(self, event: Event) -> Iterable[Wait]:
+        """The open waits for events of this class, oldest first."""
+        kinds = [self._open[kind].values() for kind in type(event).__mro__ if kind in self._open]
+        return kinds[0] if len(kinds) == 1 else heapq.merge(*kinds, key=_number)
+
+    def all_of(self, waiter: Waiter) -> list[Wait]:
+        """The waits of one body that it has not gone on from, oldest first."""
+        both = heapq.merge(self, sorted(self.answered.values(), key=_number), key=_number)
+        return [wait for wait in both if wait.waiter is waiter]
+
+    def give(self, wait: Wait, event: Event, record: int) -> None:
+        """The answer is the body's from now on."""
+        wait.event, wait.record = event, record
+        self.answered[wait.number] = wait
 
     def find(self, event: Event) -> Wait | None:
         """The oldest open wait that `event` answers."""
-        found: Wait | None = None
-        for kind in type(event).__mro__:
-            for wait in self._open.get(kind, _NONE).values():
-                if found is not None and wait.number > found.number:
-                    break
-                if wait.would_take(event):
-                    found = wait
-                    break
-        return found
+        for wait in self._for(event):
+            if wait.would_take(event):
+                return wait
+        return None
 
     def objection(self, event: Event) -> str | None:
-        """What the wait that `event` would answer has to say against it."""
-        for kind in type(event).__mro__:
-            for wait in self._open.get(kind, _NONE).values():
-                if wait.judge is not None and wait.would_take(event):
-                    return wait.judge(event)
+        """What a wait that `event` is meant for has to say against it."""
+        for wait in self._for(event):
+            if wait.judge is not None and (wait.accepts is None or wait.accepts(event)):
+                return wait.judge(event)
         return None
 
     # ------------------------------------------------------------------------------------------------ kept events
-    def keep(self, event: Event, *, first: bool = False) -> bool:
+    def keep(self, event: Event, record: int, *, first: bool = False) -> bool:
         """Keeps an event for a later wait; False where too many of its class are kept already.
 
         Args:
             event: The event.
+            record: The journal's record that it depends on.
             first: Put it before the others: it was an answer already, to a body that is gone.
         """
-        kept = self._kept.setdefault(type(event), deque())
+        kind = type(event)
         if first:
-            kept.appendleft(event)
-        elif len(kept) >= KEPT:
+            self._kept.appendleft((event, record))
+        elif self._per_class[kind] >= KEPT:
             return False
         else:
-            kept.append(event)
+            self._kept.append((event, record))
+        self._per_class[kind] += 1
         return True
 
-    def take(self, wait: Wait) -> Event | None:
-        """Takes out the oldest kept event that answers `wait`."""
-        for kind, kept in self._kept.items():
-            if issubclass(kind, wait.kind):
-                for event in kept:
-                    if wait.would_take(event):
-                        if wait.error is None:
-                            _remove(kept, event)
-                        if not kept:
-                            del self._kept[kind]
-                        return event
-        return None
+    def take(self, wait: Wait) -> bool:
+        """Answers `wait` with the oldest kept event that will do, unless its predicate raises; whether it is over."""
+        for place, (event, record) in enumerate(self._kept):
+            if isinstance(event, wait.kind) and wait.would_take(event):
+                if wait.error is None:
+                    self._count += 1
+                    wait.number = self._count
+                    self.give(wait, event, record)
+                    del self._kept[place]
+                    self._per_class[type(event)] -= 1
+                return True
+        return False
 
     def peek(self) -> list[Event]:
         """All kept events; they stay kept."""
-        return [event for kept in self._kept.values() for event in kept]
+        return [event for event, _ in self._kept]
 
     @property
     def kept(self) -> int:
         """How many events are kept."""
-        return sum(map(len, self._kept.values()))
+        return len(self._kept)
 
     def drain(self) -> Iterable[Event]:
         """Takes out all kept events."""
-        kept, self._kept = self._kept, {}
-        return itertools.chain(*kept.values())
-
-
-_NONE: dict[int, Wait] = {}
+        kept, self._kept = self._kept, deque()
+        self._per_class.clear()
+        return [event for event, _ in kept]
 
 
 def _number(wait: Wait) -> int:
     return wait.number
-
-
-def _remove(events: deque[Event], event: Event) -> None:
-    """Takes out this very event: an equal one that came before it stays."""
-    for place, other in enumerate(events):
-        if other is event:
-            del events[place]
-            return
