@@ -116,6 +116,7 @@ MUTANTS = {
         "            scope = member.group if member is not None and member.stuck else member",
         "            scope = member and member.group",
         "tests/test_joins.py::test_in_a_branch_first_and_across_branches_then",
+    ),
     "an update is lost": (
         "state.py",
         'async with self._store.turn("edit_state"):',
