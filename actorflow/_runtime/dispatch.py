@@ -167,7 +167,8 @@ class Dispatch(Timer):
         actor = self.actors[k]
         if actor is None:
             actor = self.actors[k] = make_actor(self.workflow, self.plan.steps[k], k)
-            actor.clocked = actor.clocked or self.plan.handlers[k] is not None
+            if self.plan.handlers[k] is not None:
+                actor.clocked = True
         return actor
 
     def spawn(self, carrier: Carrier) -> None:

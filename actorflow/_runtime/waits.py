@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -100,12 +99,11 @@ class Waits:
         answered: Waits that have their answer, and whose bodies have not gone on with it, by their numbers.
     """
 
-    __slots__ = ("_count", "_kept", "_open", "_per_class", "answered")
+    __slots__ = ("_count", "_kept", "_open", "answered")
 
     def __init__(self) -> None:
         self._open: dict[type[Event], dict[int, Wait]] = {}
-        self._kept: deque[tuple[Event, int]] = deque()
-        self._per_class: Counter[type[Event]] = Counter()
+        self._kept: list[tuple[Event, int]] = []  # few, and mostly none: a list is small
         self._count = 0
         self.answered: dict[int, Wait] = {}
 
@@ -130,8 +128,11 @@ class Waits:
 
     def _for(self, event: Event) -> Iterable[Wait]:
         """The open waits for events of this class, oldest first."""
+        if len(self._open) == 1:
+            ((kind, waits),) = self._open.items()
+            return waits.values() if isinstance(event, kind) else ()
         kinds = [self._open[kind].values() for kind in type(event).__mro__ if kind in self._open]
-        return kinds[0] if len(kinds) == 1 else heapq.merge(*kinds, key=_number)
+        return heapq.merge(*kinds, key=_number)
 
     def all_of(self, waiter: Waiter) -> list[Wait]:
         """The waits of one body that it has not gone on from, oldest first."""
@@ -168,12 +169,11 @@ class Waits:
         """
         kind = type(event)
         if first:
-            self._kept.appendleft((event, record))
-        elif self._per_class[kind] >= KEPT:
+            self._kept.insert(0, (event, record))
+        elif len(self._kept) >= KEPT and sum(type(other) is kind for other, _ in self._kept) >= KEPT:
             return False
         else:
             self._kept.append((event, record))
-        self._per_class[kind] += 1
         return True
 
     def take(self, wait: Wait) -> bool:
@@ -185,7 +185,6 @@ class Waits:
                     wait.number = self._count
                     self.give(wait, event, record)
                     del self._kept[place]
-                    self._per_class[type(event)] -= 1
                 return True
         return False
 
@@ -200,8 +199,7 @@ class Waits:
 
     def drain(self) -> Iterable[Event]:
         """Takes out all kept events."""
-        kept, self._kept = self._kept, deque()
-        self._per_class.clear()
+        kept, self._kept = self._kept, []
         return [event for event, _ in kept]
 
 
