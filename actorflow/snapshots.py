@@ -21,7 +21,7 @@ from actorflow.state import StateStore
 
 __all__ = ["FORMAT", "ContextSnapshots"]
 
-logger = logging.getLogger("actorflow")
+_logger = logging.getLogger("actorflow")
 
 FORMAT = 1
 """Version of the data; raised whenever older code could not read it."""
@@ -132,7 +132,7 @@ def _fitted(image: RunImage, graph: Graph, *, strict: bool) -> RunImage:
             "strict=False, which puts the events of these steps to the dead letters",
             code="AF303",
         )
-    logger.warning(
+    _logger.warning(
         "a context of %s is of another version of it: %s; events of these steps are dead letters",
         graph.name,
         said,
