@@ -160,7 +160,7 @@ class Actor(Inbox):
     """
 
     __slots__ = (
-        "_binding", "atomic", "blocked", "buffers", "busy", "clocked", "failures", "fn", "idle_timeout", "inbox_limit",
+        "atomic", "blocked", "buffers", "busy", "clocked", "failures", "fn", "idle_timeout", "inbox_limit",
         "incarnation", "index", "join", "limit", "name", "overflow", "paused", "retake", "retry_policy", "spec", "starting",
         "style", "timeout", "waiting",
     )  # fmt: skip
@@ -194,7 +194,6 @@ class Actor(Inbox):
             self.join = Join([parameter.accepts for parameter in spec.joins], key_function(config.key))
         self.incarnation: Incarnation | None = None
         self.failures: dict[Restart, Intensity] | None = None
-        self._binding = [(p.kind, p.name, p.keyword) for p in spec.parameters]
 
     def call(self, context: object, event: Any, resources: dict[str, Any]) -> Any:
         """Calls the body with what it takes.
@@ -209,9 +208,10 @@ class Actor(Inbox):
         events = iter(
             (event.events,) if self.spec.collect is not None else event.events if self.join is not None else (event,)
         )
-        for kind, name, keyword in self._binding:
+        for parameter in self.spec.parameters:
+            kind, name = parameter.kind, parameter.name
             value = next(events) if kind == "event" else context if kind == "context" else resources[name]
-            if keyword:
+            if parameter.keyword:
                 named[name] = value
             else:
                 positional.append(value)

@@ -166,7 +166,8 @@ class Dispatch(Timer):
         """The actor of a step, made when first needed."""
         actor = self.actors[k]
         if actor is None:
-            actor = self.actors[k] = make_actor(self.workflow, self.plan.steps[k], k)
+            make = Actor if k in self.plan.plain else make_actor
+            actor = self.actors[k] = make(self.workflow, self.plan.steps[k], k)
             if self.plan.handlers[k] is not None:
                 actor.clocked = True
         return actor

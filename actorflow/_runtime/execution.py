@@ -54,6 +54,7 @@ _PUBLISHED = ("publish",)
 _PROMPTED = ("prompt",)
 _SET = ("set",)
 _EXPIRED = ("expired",)
+_LACKING = ("collect", None)
 _FOR_ITSELF = frozenset({"get", "now", "seed", "ask_id"})
 
 _new_context = Context.__new__
@@ -474,7 +475,11 @@ class Execution(Timer):
             run.dead_letter(event, self.lost, self.actor.name, 0)
             return
         self.sent = True
-        self.note(_SENT)
+        log = self.log
+        if log is None:  # `note`, without the call
+            self.log = [_SENT]
+        elif len(log) <= LOG_LIMIT:
+            log.append(_SENT)
         if run.hooks.event_sent is not None:
             run.hooks.event_sent(run.run_id, self.actor.name, event)
         if run.journal is not None:
@@ -624,11 +629,11 @@ class Execution(Timer):
             return list(entry[1]) if entry[1] is not None else None
         if run.journal is None and actor.idle_timeout is None:
             batch = actor.buffer(buffer_id).add(event, expected)
-            self.note(("collect", batch))
+            self.note(_LACKING if batch is None else ("collect", batch))
             return batch
         self._touch()
         batch = actor.buffer(buffer_id).add(event, expected)
-        self.note(("collect", batch))
+        self.note(_LACKING if batch is None else ("collect", batch))
         if run.journal is not None:
             self._effect("collect", buffer_id, event, batch)
         return batch

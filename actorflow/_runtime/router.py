@@ -37,6 +37,7 @@ class Plan:
         steps: The steps in the order of their indices.
         permits: Whether steps count against limits of the runtime.
         gated: Whether something of the runtime's decides when, and if, bodies of steps begin.
+        plain: The steps whose inbox is the usual one.
         refusing: Whether steps refuse events when their inbox is full.
         single: Index of the one receiver, for event classes with exactly one and nothing else to do.
         gathers: The same, for event classes that go to one step, which gathers them.
@@ -62,6 +63,7 @@ class Plan:
         "may_wait",
         "name",
         "permits",
+        "plain",
         "refusing",
         "routes",
         "single",
@@ -87,6 +89,9 @@ class Plan:
             or spec.config.priority is not None
             or spec.collect is not None
             or spec.joins
+        )
+        self.plain = frozenset(
+            k for k, c in enumerate(configs) if not isinstance(c.overflow, Conflate) and c.priority is None
         )
         self.collectors = graph.collectors
         self.handlers = graph.handlers

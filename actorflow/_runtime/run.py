@@ -108,7 +108,8 @@ class LiveRun(handle.Run[Any], Ending):
             carrier.begin(self.wrap(start_event, self.created, None, None))
             self.tasks += 1
             self.spawn(carrier)
-        self._send_early()
+        if self._early is not None:
+            self._send_early()
 
     def _send_early(self) -> None:
         early, self._early = self._early, None
