@@ -177,7 +177,7 @@ class Interpreter(Workflow):
 
     @catch_error(for_steps=["work"])
     async def mend(self, ev: StepFailedEvent) -> Done:
-        return Done(key=ev.input_event.key, seen=[-99])
+        return Done(key=str(ev.input_event.get("key")), seen=[-99])
 
     @step(num_workers=1, inbox=1)
     async def side(self, ctx: Context, ev: Side) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import anyio
 import pytest
@@ -320,7 +320,7 @@ def test_a_run_that_waits_for_its_turn(backend: Any) -> None:
         @step
         async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
             reply = await ctx.wait_for_event(Reply)
-            return StopEvent(result=[ev.name, reply.n])
+            return StopEvent(result=[ev.get("name"), reply.n])
 
     async def main() -> Any:
         flow = Turns(num_concurrent_runs=1)
@@ -523,7 +523,12 @@ JUNK = st.one_of(
 def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in JSON data."""
     found = [path]
-    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+    inside: Any = ()
+    if isinstance(data, dict):
+        inside = cast("Any", data).items()
+    elif isinstance(data, list):
+        inside = enumerate(cast("Any", data))
+    for key, value in inside:
         found += places(value, (*path, key))
     return found
 
@@ -565,8 +570,8 @@ def test_malformed_data_is_refused_or_ends_in_some_way(choices: st.DataObject, r
                 del holder[path[-1]]
             elif how == "other":
                 holder[path[-1]] = copy.deepcopy(at(data, choices.draw(st.sampled_from(paths))))
-            elif isinstance(holder, list):
-                holder.insert(path[-1], copy.deepcopy(holder[path[-1]]))
+            elif type(holder) is list:
+                cast("Any", holder).insert(path[-1], copy.deepcopy(at(data, path)))
         except (KeyError, IndexError, TypeError):
             continue  # gone already
     flow = Interpreter(timeout=100)
@@ -627,7 +632,7 @@ class Busy(Workflow):
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Number:
         await ctx.store.set("n", 0)
-        return Number(n=ev.handled)
+        return Number(n=ev.get("handled"))
 
     @step
     async def count(self, ctx: Context, ev: Number) -> Number | Left | None:

@@ -67,6 +67,7 @@ class Carrier(Execution):
             if self.phase != IDLE or self._enter():
                 moved = await self._guarded()
         finally:
+            self.token = None  # its context holds this carrier
             if moved:
                 run.spawn(self)
             else:

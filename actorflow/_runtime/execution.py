@@ -156,7 +156,7 @@ class Execution(Timer):
     many: bool
     """Whether several tasks of a body that runs again have done something; told when it begins."""
 
-    token: Token[Execution | None]
+    token: Token[Execution | None] | None
     """What its task has set `current_execution` with."""
 
     def __init__(self, run: RunSide, actor: Actor) -> None:
@@ -291,6 +291,8 @@ class Execution(Timer):
 
     def _in_own_task(self) -> bool:
         """Whether the caller is the body's own task, and none that it has started."""
+        if self.token is None:
+            return False
         try:
             current_execution.reset(self.token)  # which only the context of variables can that it was made in
         except ValueError:

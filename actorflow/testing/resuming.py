@@ -15,7 +15,7 @@ import attrs
 from actorflow._runtime.runtime import Runtime
 from actorflow.abc import Instrument
 from actorflow.context import Context
-from actorflow.events import Event, GatheredEvent, StepFailedEvent, StopEvent
+from actorflow.events import Event, GatheredEvent, StepFailedEvent
 from actorflow.serialization import JsonSerializer
 from actorflow.testing._backends import Backend
 from actorflow.testing.gate import current_turns
@@ -186,9 +186,8 @@ def _run(
             points.append(_Point(turn, runs[0].timers.clock(), kept, deeds.done.copy(), tuple(read)))
 
     async def listen(run: Any) -> None:
+        event: Event
         async for event in run.stream_events():
-            if isinstance(event, StopEvent) and run.is_done():
-                return
             read.append(_told(event))
             answer = None if answers is None else answers(event)
             if answer is not None and not run.done:
@@ -196,6 +195,7 @@ def _run(
 
     async def main() -> _Outcome:
         async with Runtime(instruments=[deeds], turns=current_turns()):
+            end = ""
             ctx = None if text is None else Context.from_dict(owner, json.loads(text), serializer)
             run = owner.run(start_event=start_event, ctx=ctx)
             runs.append(run)
