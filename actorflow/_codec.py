@@ -193,10 +193,9 @@ class Codec:
         Raises:
             Failure: The data is malformed.
         """
-        if type(data) is not dict or data.keys() != {TAG, SEVERAL}:
-            raise Failure("it is no list of values of one class; give what serialize_value() made")
-        tag, parts = data[TAG], data[SEVERAL]
-        if type(tag) is not str or type(parts) is not list:
+        given: Any = data if kind_of(data) is dict else {}
+        tag, parts = given.get(TAG), given.get(SEVERAL)
+        if len(given) != 2 or kind_of(tag) is not str or kind_of(parts) is not list:
             raise Failure("it is no list of values of one class; give what serialize_value() made")
         return each(self._loads[tag], parts)
 

@@ -161,8 +161,9 @@ def _place(hint: Any) -> tuple[Dump, Load]:
     if hint in {Event, BaseException}:
         return lambda value, values: values.dump(value), lambda data, values: _instance(hint, values.load(data))
     simple: dict[Any, Callable[[Any], Any]] = {int: _number, float: _seconds}
-    check = simple.get(hint) or (lambda data: _needs(hint, data))
-    return _plain, lambda data, _: check(data)
+    if hint in simple:
+        return _plain, lambda data, _: simple[hint](data)
+    return _plain, lambda data, _: _needs(hint, data)
 
 
 def _plain(value: Any, _: Values) -> Any:
@@ -282,6 +283,7 @@ def _load_log(data: object, values: Values) -> tuple[Any, ...]:
 
 
 def _load_deed(data: object, values: Values) -> tuple[Any, ...]:
+    kind: Any
     kind, *parts = _needs(list, data) or [None]
     wanted = _DEEDS.get(kind) if kind_of(kind) is str else None
     if wanted is None or len(parts) != len(wanted):

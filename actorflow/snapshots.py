@@ -27,6 +27,10 @@ FORMAT = 1
 """Version of the data; raised whenever older code could not read it."""
 
 
+_DEEPEST = 300
+"""How deep lists may be nested: they close one inside of the other."""
+
+
 class ContextSnapshots:
     """Dumps and loads contexts: the implementation of `actorflow.abc.Snapshots`."""
 
@@ -156,17 +160,21 @@ class _Fitting:
                     raise _malformed(f"{kind}[{index}].member")
                 if item.progress is not None and kind == "joins":
                     raise _malformed(f"{kind}[{index}].progress")
-        safe: set[int] = set()
+        depths: dict[int, int] = {}
         for index in range(groups):
-            path: list[int] = []
+            path: dict[int, None] = {}
             here: int | None = index
-            while here is not None and here not in safe:
+            while here is not None and here not in depths:
                 if here in path:
                     raise _malformed(f"groups[{index}].parent")
-                path.append(here)
+                path[here] = None
                 parent = image.groups[here].parent
                 here = None if parent is None else image.members[parent].group
-            safe.update(path)
+            depth = 0 if here is None else depths[here]
+            for one in reversed(path):
+                depths[one] = depth = depth + 1
+            if depth > _DEEPEST:
+                raise _malformed(f"groups[{index}].parent")
         if not image.begun and (not image.early or not isinstance(image.early[0][0], self.graph.start_event)):
             raise _malformed("early")
 
