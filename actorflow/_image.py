@@ -55,15 +55,17 @@ class ProgressImage:
         delay: Seconds until the next attempt; None where none is waited for.
         out: What the body returned, where that has not been sent yet: a list of events, or ``[event]`` of one by itself.
         returned: Whether `out` holds what it returned.
+        error: What it raised, where nobody has judged that yet.
         listed: Whether it returned a list.
     """
 
-    log: tuple[tuple[Any, ...], ...] = ()
+    log: tuple[Any, ...] = ()
     attempts: AttemptsImage | None = None
     delay: float | None = None
     out: tuple[Event, ...] = ()
     returned: bool = False
     listed: bool = False
+    error: BaseException | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -159,8 +161,8 @@ class StreamImage:
 
     Attributes:
         first: Number of the first of the events.
-        events: The events.
-        resume: Where a reader left off.
+        events: The events, from the first that some reader has not read.
+        resume: Where a reader of all of them is, or left off.
     """
 
     first: int = 0
@@ -193,6 +195,7 @@ class RunImage:
         run_id: Its id.
         fingerprint: Of the workflow's graph.
         items: Events in bodies, oldest body first; then those in inboxes, in the order of each.
+        queues: Events in inboxes of which no more is to be said, by the name of the step, in order; they come after `items`.
         joins: Events that wait for their partners.
         members: Members of groups that something is alive of.
         groups: Groups that are not complete.
@@ -203,6 +206,7 @@ class RunImage:
         early: What was sent to a run that has not begun yet, with the step it is for; the first is the start event.
         begun: Whether it has begun.
         numbers: The last number given to an item.
+        waited: The number of the newest wait.
         asked: How many questions were given an id.
         prompts: Prompts that nobody has answered.
         dropped: Events dropped by full inboxes.
@@ -212,6 +216,7 @@ class RunImage:
     run_id: str
     fingerprint: str
     items: tuple[ItemImage, ...] = ()
+    queues: dict[str, tuple[Event, ...]] = attrs.field(factory=dict[str, tuple[Event, ...]])
     joins: tuple[ItemImage, ...] = ()
     members: tuple[MemberImage, ...] = ()
     groups: tuple[GroupImage, ...] = ()
@@ -222,6 +227,7 @@ class RunImage:
     early: tuple[tuple[Event, str | None], ...] = ()
     begun: bool = True
     numbers: int = 0
+    waited: int = 0
     asked: int = 0
     prompts: int = 0
     dropped: int = 0

@@ -36,13 +36,16 @@ class Plan:
     Attributes:
         dump: Makes an object into tagged data.
         dump_parts: Makes an object into what stands under the tag.
+        raw: The same, with errors as they come.
         load_parts: Makes an object of that.
     """
 
-    __slots__ = ("dump", "dump_parts", "entry", "load_parts")
+    __slots__ = ("dump", "dump_parts", "entry", "is_tagged", "load_parts", "raw")
 
     def __init__(self, entry: Entry, dump: Convert, load: Convert, *, is_tagged: bool = False) -> None:
         self.entry = entry
+        self.raw = dump
+        self.is_tagged = is_tagged
         self.dump_parts = careful(dump)
         self.load_parts = guarded(entry.tag, load)
         self.dump = self.dump_parts if is_tagged else careful(tagging(entry.tag, dump))

@@ -360,10 +360,10 @@ class _Watcher:
     def __init__(self, context: Context[Any]) -> None:
         self._context = context
 
-    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
+    def touch_state(self, what: str, /) -> Sequence[Any] | None:
         return self._context._port.touch_state(what)
 
-    def edited_before(self) -> tuple[Any, ...] | None:
+    def edited_before(self) -> Sequence[Any] | None:
         return self._context._port.edited_before()
 
     def record_read(self, value: Any, /) -> None:

@@ -9,12 +9,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from actorflow._codec import Codec, Strangers
+from actorflow._image import RunImage
+from actorflow._imaged import dump_image, load_image
 from actorflow._json import fast_json
 from actorflow._places import Failure, full_name, kind_of
 from actorflow.errors import ContextSerdeError
 from actorflow.registry import Registry, checked_entry, everywhere, evolves, register
 
-__all__ = ["JsonSerializer", "PickleSerializer", "dump_state", "evolves", "load_state", "register"]
+__all__ = [
+    "JsonSerializer",
+    "PickleSerializer",
+    "dump_run",
+    "dump_state",
+    "evolves",
+    "load_run",
+    "load_state",
+    "register",
+]
 
 C = TypeVar("C", bound=type[Any])
 
@@ -164,6 +175,20 @@ class JsonSerializer:
             message = f"cannot deserialise {path}: it is nested too deeply; give what serialize_value() made"
             raise ContextSerdeError(message, code="AF052") from error
 
+    def _convert(self, value: Any, path: str, convert: Callable[[Any, Codec], Any]) -> Any:
+        loading = convert is load_image
+        try:
+            self._codec.refresh()
+            return convert(value, self._codec)
+        except Failure as failure:
+            message = f"cannot {'de' if loading else ''}serialise {failure.path(path)}: {failure.reason}"
+            raise ContextSerdeError(message, code=failure.code or ("AF052" if loading else "AF051")) from failure
+        except RecursionError as error:
+            raise ContextSerdeError(
+                f"cannot {'de' if loading else ''}serialise {path}: it is nested too deeply; keep ids instead of references",
+                code="AF052" if loading else "AF051",
+            ) from error
+
     def _too_long(self, length: int, remedy: str) -> str:
         return (
             f"the JSON has {length} characters, and this serializer takes {self._max_size}; "
@@ -216,6 +241,25 @@ def dump_state(state: object, serializer: JsonSerializer) -> dict[str, Any]:
         {'data': {'count': 1}}
     """
     return {"data": serializer.serialize_value(state, "state")}
+
+
+def dump_run(image: RunImage, serializer: JsonSerializer) -> Any:  # Any: JSON-ready data
+    """Makes the image of a run into JSON-ready data.
+
+    Raises:
+        ContextSerdeError: Something in it cannot be kept; the message names its path.
+    """
+    return serializer._convert(image, "run", dump_image)
+
+
+def load_run(data: object, serializer: JsonSerializer) -> RunImage:
+    """Makes the image again that `dump_run` made into data.
+
+    Raises:
+        ContextSerdeError: The data is malformed, or holds a type that is not known here.
+    """
+    image: RunImage = serializer._convert(data, "run", load_image)
+    return image
 
 
 def load_state(data: Mapping[str, Any], serializer: JsonSerializer) -> Any:  # Any: of the type that was dumped

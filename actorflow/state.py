@@ -10,7 +10,7 @@ import copy
 import difflib
 import inspect
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -220,7 +220,7 @@ class StateStore(Generic[S]):
 class StateWatcher(Protocol):
     """Who is told of what becomes of a state, and tells a body that runs again what it read and changed before."""
 
-    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
+    def touch_state(self, what: str, /) -> Sequence[Any] | None:
         """Called before each read (``get``), write (``set``) and transaction (``edit``, at its begin and its end).
 
         Returns:
@@ -228,7 +228,7 @@ class StateWatcher(Protocol):
         """
         ...
 
-    def edited_before(self) -> tuple[Any, ...] | None:
+    def edited_before(self) -> Sequence[Any] | None:
         """The state as the next transaction of a body that runs again found it, as ``("commit", state)``; None for none."""
         ...
 
@@ -305,7 +305,7 @@ class StateFace(Generic[S]):
         watcher = self._watcher
         again = watcher.touch_state("get")
         if again is not None:
-            return again[1]
+            return copy_data(again[1])
         value = self._store.read(path, default)
         watcher.record_read(value)
         return value

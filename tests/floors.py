@@ -36,6 +36,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "compile": (
         ("_edges", "_ways", "graph", "validation", "states", "visualize"),
         ("_shapes", "_loaded", "_atoms", "_places", "_json"),
+        ("_imaged",),
         ("registry", "schema"),
         ("_raised", "_plans"),
         ("_annotated",),

@@ -8,8 +8,8 @@ is done twice.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from actorflow._image import (
@@ -27,12 +27,12 @@ from actorflow._image import (
 from actorflow._runtime.actor import Delivery, Resumed
 from actorflow._runtime.carrier import results
 from actorflow._runtime.execution import LOG_LIMIT, Execution, Phase
-from actorflow._runtime.fan_in import look_again
+from actorflow._runtime.fan_in import close, look_again
 from actorflow._runtime.groups import Group, Member, Trail
 from actorflow._runtime.router import Plan
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.stream import Hub
-from actorflow._runtime.waits import Waits
+from actorflow._runtime.waits import Wait, Waits
 from actorflow.abc import DeadLetter
 from actorflow.errors import ContextSerdeError
 from actorflow.events import Event
@@ -62,13 +62,22 @@ class _Photographer:
     def image(self) -> RunImage:
         run = self.run
         carriers = sorted(run.carriers, key=lambda carrier: carrier.number)
-        items = [self.in_hand(carrier) for carrier in carriers if carrier.item is not None]
+        if run.journal is not None:
+            for carrier in carriers:
+                if carrier.effects:
+                    carrier.record("ops")  # what it sent leaves now: a snapshot is somebody who sees it
+        items = [self.in_hand(one) for one in carriers if one.item is not None and one.lost is None]
         joins: list[ItemImage] = []
+        queues: dict[str, tuple[Event, ...]] = {}
         buffers: list[BufferImage] = []
         for actor in run.actors:
             if actor is None:
                 continue
-            items += [self.item(item, actor.name) for item in actor.listed()]
+            queued = actor.listed() if actor.n else ()
+            if queued and not run.wrapped:
+                queues[actor.name] = tuple(queued)
+            else:
+                self.queue(queued, actor.name, items, queues)
             if actor.join is not None:
                 joins += [self.item(item, actor.name) for item in actor.join.peek()]
             for name, buffer in (actor.buffers or {}).items():
@@ -81,6 +90,7 @@ class _Photographer:
             run_id=run.run_id,
             fingerprint=self.plan.graph.fingerprint,
             items=tuple(items),
+            queues=queues,
             joins=tuple(joins),
             # In this order: an image of a group finds its parent, which may be a member that nobody has met before.
             groups=tuple(self.group_image(group) for group in self.all_groups()),
@@ -91,10 +101,16 @@ class _Photographer:
             dead=tuple(
                 LetterImage(event=one.event, reason=one.reason, step=one.step, attempt=one.attempt)
                 for one in run.dead or ()
+            )
+            + tuple(
+                LetterImage(event=one.event, reason=one.lost, step=one.actor.name)
+                for one in carriers
+                if one.item is not None and one.lost is not None
             ),
             early=run.not_begun(),
             begun=not run.pending,
             numbers=run.numbers,
+            waited=0 if run.waits is None else run.waits.count,
             asked=run.asked,
             prompts=run.prompts,
             dropped=run.dropped,
@@ -136,6 +152,18 @@ class _Photographer:
             progress=progress,
         )
 
+    def queue(
+        self, queued: Sequence[Any], step: str, items: list[ItemImage], queues: dict[str, tuple[Event, ...]]
+    ) -> None:
+        """What an inbox holds: from its end back to the last of which there is more to say, the events are enough."""
+        rest = len(queued)
+        if self.run.journal is None:
+            while rest and _is_bare(queued[rest - 1]):
+                rest -= 1
+        items += [self.item(item, step) for item in queued[:rest]]
+        if rest < len(queued):
+            queues[step] = tuple([item.event for item in queued[rest:]])
+
     def in_hand(self, carrier: Execution) -> ItemImage:
         """What a body works on, or has returned."""
         name = carrier.actor.name
@@ -143,7 +171,7 @@ class _Photographer:
             listed = isinstance(carrier.out, list)
             events: tuple[Event, ...] = () if carrier.out is None else tuple(results(carrier.out))
             return self.item(carrier.item, name, ProgressImage(out=events, returned=True, listed=listed))
-        log = carrier.log or []
+        log = [self.deed(entry) for entry in carrier.log or ()]
         if len(log) > LOG_LIMIT:
             raise ContextSerdeError(
                 f"{self.plan.name}.{name} has done more than {LOG_LIMIT} things in one execution, and more are not kept, so that "
@@ -164,15 +192,27 @@ class _Photographer:
         delay = None
         if suspension is not None and suspension.deadline < math.inf:
             delay = max(0.0, suspension.deadline - self.now)
-        log = [*log, *self.open_waits(carrier), *(carrier.replay or ())]
-        return self.item(carrier.item, name, ProgressImage(log=tuple(log), attempts=attempts, delay=delay))
+        if isinstance(carrier.item, Resumed):  # its task has not begun
+            return self.item(carrier.item, name)
+        log += map(tuple, carrier.replay or ())
+        error = carrier.error if carrier.phase is Phase.FAILED else None
+        if not log and attempts is None and delay is None and error is None:
+            return self.item(carrier.item, name)
+        return self.item(carrier.item, name, ProgressImage(log=tuple(log), attempts=attempts, delay=delay, error=error))
 
-    def open_waits(self, carrier: Execution) -> Iterable[tuple[Any, ...]]:
-        for wait in () if self.run.waits is None else self.run.waits.all_of(carrier):
-            if wait.event is not None:
-                yield ("answer", wait.event)
-            else:
-                yield ("waiting", None if wait.deadline == math.inf else max(0.0, wait.deadline - self.now))
+    def deed(self, entry: Sequence[Any]) -> tuple[Any, ...]:
+        """An entry of a log; of a wait, what has come of it, though its body may not know yet."""
+        if entry[0] != "waiting":
+            return tuple(entry)
+        wait: Wait = entry[1]
+        if wait.event is not None:
+            return ("answer", wait.event, *entry[2:])
+        if wait.error is not None:
+            return ("raised", wait.error, *entry[2:])
+        if wait.expired:
+            return ("expired", None, *entry[2:])
+        left = None if wait.deadline == math.inf else max(0.0, wait.deadline - self.now)
+        return ("waiting", left, *entry[2:], wait.number)
 
     def group_image(self, group: Group) -> GroupImage:
         steps = self.plan.steps
@@ -197,7 +237,12 @@ class _Photographer:
         hub = self.run.kept_stream()
         if hub is None:
             return StreamImage()
-        return StreamImage(first=hub.first, events=tuple(hub.events), resume=hub.place)
+        first, events, resume = hub.unread()
+        return StreamImage(first=first, events=(*events, *self.run.not_durable()), resume=resume)
+
+
+def _is_bare(item: Delivery) -> bool:
+    return item.__class__ is Delivery and item.member is None and item.trail is None
 
 
 def go_on(run: LiveRun, image: RunImage) -> None:
@@ -209,13 +254,12 @@ def go_on(run: LiveRun, image: RunImage) -> None:
     run.dropped_before = image.dropped
     groups, members = _groups(run, image)
     for letter in image.dead:
-        if run.dead is None:
-            run.dead = deque()
-        run.dead.append(DeadLetter(letter.event, letter.reason, letter.step, letter.attempt, run.run_id))
+        run.letters().append(DeadLetter(letter.event, letter.reason, letter.step, letter.attempt, run.run_id))
     if image.stream.events or image.stream.first:
         run.restore_stream(Hub.restored(image.stream.first, image.stream.events, image.stream.resume))
-    if image.kept:
+    if image.kept or image.waited:
         run.waits = Waits()
+        run.waits.count = image.waited
         for event in image.kept:
             run.waits.keep(event, 0)
     for buffer in image.buffers:
@@ -223,6 +267,10 @@ def go_on(run: LiveRun, image: RunImage) -> None:
     for saved in image.items:
         _alive(members, saved.member)
         run.put_back(run.actor(plan.by_name[saved.step]), _delivery(plan, saved, members))
+    for step, events in image.queues.items():
+        actor = run.actor(plan.by_name[step])
+        for event in events:
+            run.put_back(actor, run.wrap(event, 0, None, None))
     for saved in image.joins:
         member = _alive(members, saved.member)
         if member is not None:
@@ -230,12 +278,23 @@ def go_on(run: LiveRun, image: RunImage) -> None:
         join = run.actor(plan.by_name[saved.step]).join
         assert join is not None  # noqa: S101
         join.add(_delivery(plan, saved, members))
+    run.expect(
+        entry[2]
+        for saved in image.items
+        if saved.progress is not None
+        for entry in saved.progress.log
+        if entry[0] == "waiting" and len(entry) > 2
+    )
+    alive = Counter(member.group for member in members if member.live)
     for group in groups:
-        group.open = sum(1 for member in members if member.group is group and member.live)
-        group.stuck = 0
-    if image.timeout is not None:
-        run.timers.arm(run, now + image.timeout)
+        group.open = alive[group]
+    timeout = run.workflow._actorflow_options.timeout
+    if timeout is not None:
+        run.timers.arm(run, now + (timeout if image.timeout is None else image.timeout))
     look_again(run, members)
+    for group in groups:
+        if not group.open and group in (run.groups or ()):
+            close(run, group)  # what was left of it is gone with a step
     run.look_around()
 
 

@@ -32,14 +32,14 @@ from anyio.lowlevel import checkpoint
 from actorflow._runtime import _backend
 from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Actor, Delivery, Resumed, Suspension
 from actorflow._runtime.breaker import Circuit, State
-from actorflow._runtime.execution import Attempts, Execution, Phase, current_execution, not_an_event
+from actorflow._runtime.execution import BY_NAME, Attempts, Execution, Phase, current_execution, not_an_event
 from actorflow._runtime.fan_in import fan_out, gather, release
 from actorflow._runtime.groups import Trail
 from actorflow._runtime.offload import ThreadPort, in_process, in_thread, thread_context
 from actorflow._runtime.resources import StepPool
 from actorflow._runtime.supervisor import Pause, after_failure, annotate, recovery, verdict_on
 from actorflow.context import Context
-from actorflow.errors import InternalError, StepTimeoutError, WorkflowRuntimeError
+from actorflow.errors import InternalError, NonDeterministicStep, StepTimeoutError, WorkflowRuntimeError
 from actorflow.events import Event, StepFailedEvent, StopEvent, describe
 from actorflow.supervision import Supervise, affected
 
@@ -63,10 +63,11 @@ class Carrier(Execution):
         run = self.run
         moved = False
         try:
-            current_execution.set(self)
+            self.token = current_execution.set(self)
             if self.phase != IDLE or self._enter():
                 moved = await self._guarded()
         finally:
+            self.token = None  # its context holds this carrier
             if moved:
                 run.spawn(self)
             else:
@@ -239,7 +240,7 @@ class Carrier(Execution):
                     if resumed:
                         phase = await self._take_up()
                         item = self.item
-                        if phase is SETTLE:
+                        if phase is not BODY:
                             out = self.out
                             continue
                     event = item.event
@@ -278,11 +279,11 @@ class Carrier(Execution):
                         exc.__traceback__ = exc.__traceback__.tb_next
                     self.phase, self.error = FAILED, error
                     del error
+                if self.context is not None:
+                    self._end_execution(None)
                 if self.phase is SETTLE and self.held is not None:
                     self._release_held()
                 phase = self.phase
-                if self.context is not None:
-                    self._end_execution(None)
                 if self.children is not None:
                     self._release_children()
                 if on_end is not None:
@@ -387,9 +388,16 @@ class Carrier(Execution):
         if progress.attempts is not None:
             self.attempts_made = Attempts.restored(progress.attempts, self.run.timers.clock())
             self.began = self.attempts_made.began
+        if progress.error is not None:
+            self.began = self.run.timers.clock()
+            self.phase, self.error = FAILED, progress.error
+            return FAILED
         if progress.delay is not None:
             await self._again_in(progress.delay)
-        self.replay = deque(progress.log)
+        if progress.log:
+            self.replay = deque(progress.log)
+            self.many = any(entry[0] in BY_NAME and entry[BY_NAME[entry[0]]] is False for entry in progress.log)
+            self.step_context()  # so that its end is looked at, whatever the body does this time
         return BODY
 
     async def _special(self, event: Event) -> Any:
@@ -544,6 +552,8 @@ class Carrier(Execution):
         assert error is not None  # noqa: S101
         self.error = None
         self.held = None
+        if isinstance(error, NonDeterministicStep) and run.done:
+            return IDLE  # it has failed the run already
         made = self.attempts_made
         now = run.timers.clock()
         if made is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from contextvars import Context as Variables
 from threading import get_ident
 from typing import Any, Protocol
@@ -62,12 +63,15 @@ class Dispatch(Timer):
             waits for an event, which each event might be.
         groups: The groups that have not closed, oldest first.
         waits: Open waits and events kept for waits to come; made when first needed.
+        expected: Names of the classes of events that bodies waited for when an image was taken, and do not wait for again
+            yet, each with how many do; what comes meanwhile is kept for them.
     """
 
     __slots__ = (
         "_dropped",
         "_grown",
-                "_unhandled",
+        "_kept_meanwhile",
+        "_unhandled",
         "actors",
         "appended",
         "budget",
@@ -75,6 +79,7 @@ class Dispatch(Timer):
         "carriers_made",
         "dead",
         "done",
+        "expected",
         "groups",
         "hooks",
         "journal",
@@ -124,6 +129,8 @@ class Dispatch(Timer):
         self.resumed: bool = False
         self.groups: dict[Group, None] | None = None
         self.waits: Waits | None = None
+        self.expected: dict[str, int] | None = None
+        self._kept_meanwhile: list[Event] | None = None
         self._dropped = 0
         self.prompts = 0
         self._unhandled = 0
@@ -294,6 +301,8 @@ class Dispatch(Timer):
         elif self.prompts and isinstance(event, HumanResponseEvent):
             self.prompts -= 1
         answered = self.waits is not None and self._answer(event, record)
+        if self.expected and not answered:
+            answered = self._keep_expected(event, record)
         receivers = route.receivers if step is None else (self.plan.by_name[step],)
         if not receivers:
             if route.kind != "stream" and not answered:
@@ -412,11 +421,10 @@ class Dispatch(Timer):
     def dead_letter(self, item: Any, reason: str, step: str | None, attempt: int) -> None:
         """Keeps an event that nobody handled; of one that holds several, each."""
         event = item.event if isinstance(item, Delivery) else item
-        if self.dead is None:
-            self.dead = deque(maxlen=DEAD_LETTERS)
+        dead = self.letters()
         for one in event.events if isinstance(event, GatheredEvent) else (event,):
             letter = DeadLetter(one, reason, step, attempt, self.run_id)
-            self.dead.append(letter)
+            dead.append(letter)
             self.runtime.dead.append(letter)
             if self.hooks.dead_letter is not None:
                 self.hooks.dead_letter(self.run_id, one, reason)
@@ -456,7 +464,10 @@ class Dispatch(Timer):
         """Lets a body wait; whether its answer was kept already."""
         if self.waits is None:
             self.waits = Waits()
-        if self.waits.take(wait):
+        answered = self.waits.take(wait)
+        if self._kept_meanwhile is not None:
+            self.forget_expected()
+        if answered:
             return True
         self.waits.open(wait)
         self.single = {}
@@ -466,8 +477,52 @@ class Dispatch(Timer):
         """Nobody is to answer a wait any more."""
         assert self.waits is not None  # noqa: S101
         self.waits.close(wait)
-        if not self.waits:
+        if not self.waits and not self.expected:
             self.single = self.plan.single
+
+    def letters(self) -> deque[DeadLetter]:
+        """The dead letters, to be added to."""
+        if self.dead is None:
+            self.dead = deque(maxlen=DEAD_LETTERS)
+        return self.dead
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Bodies that waited for events of these classes run again, and will soon wait again."""
+        counts = Counter(names)
+        if counts:
+            self.expected, self._kept_meanwhile, self.single = dict(counts), [], {}
+
+    def _keep_expected(self, event: Event, record: int) -> bool:
+        """Keeps an event for a body that has not come to its wait again yet; whether there is such a body."""
+        assert self.expected is not None  # noqa: S101
+        if not any(kind.__name__ in self.expected for kind in type(event).__mro__):
+            return False
+        if self.waits is None:
+            self.waits = Waits()
+        assert self._kept_meanwhile is not None  # noqa: S101
+        self._kept_meanwhile.append(event)
+        return self.waits.keep(event, record)
+
+    def waits_again(self, name: str) -> None:
+        """A body has come to its wait again, or will never."""
+        expected = self.expected
+        if not expected or name not in expected:
+            return
+        expected[name] -= 1
+        if not expected[name]:
+            del expected[name]
+        if not expected:
+            self.expected = None
+            if not self.waits:
+                self.single = self.plan.single
+
+    def forget_expected(self) -> None:
+        """All bodies wait again: what was kept for them, none of them took, and steps have got, has nobody to wait for it."""
+        if self._kept_meanwhile is not None and not self.expected:
+            kept, self._kept_meanwhile = self._kept_meanwhile, None
+            for event in kept:
+                if self.waits is not None and self.plan.route(type(event)).receivers:
+                    self.waits.forget(event)
 
     def is_prompted(self, wait_id: str | None) -> bool:
         """Whether an open wait of that id has published its prompt."""
@@ -480,7 +535,7 @@ class Dispatch(Timer):
         while (wait := waits.find(event)) is not None:
             self.close_wait(wait)
             if wait.error is None:
-                waits.give(wait, event, record)
+                wait.event, wait.record = event, record
                 if self.hooks.wait_answered is not None:
                     self.hooks.wait_answered(self.run_id, wait.actor.name, event)
             wait.fire()

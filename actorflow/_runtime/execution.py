@@ -10,8 +10,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from enum import IntEnum
 from threading import get_ident
@@ -34,9 +34,9 @@ from actorflow.context import Context
 from actorflow.errors import ContextStateError, NonDeterministicStep, WorkflowRuntimeError
 from actorflow.events import Event, describe
 from actorflow.retry import RetryInfo
-from actorflow.state import StateStore
+from actorflow.state import StateStore, copy_data
 
-__all__ = ["OUTBOX_LIMIT", "Attempts", "Execution", "Phase", "current_execution", "not_an_event"]
+__all__ = ["BY_NAME", "OUTBOX_LIMIT", "Attempts", "Execution", "Phase", "current_execution", "not_an_event"]
 
 OUTBOX_LIMIT = 100_000
 """How many events of one execution may be parked before a sync send is refused."""
@@ -51,10 +51,16 @@ T = TypeVar("T")
 
 _SENT = ("send",)
 _PUBLISHED = ("publish",)
-_PROMPTED = ("prompt",)
 _SET = ("set",)
-_EXPIRED = ("expired",)
 _LACKING = ("collect", None)
+
+# What is kept of a wait, and of ctx.once, in the log: first as begun, then as what came of it. Tasks of one body may be
+# in the middle of several, and come to them in another order when the body runs again: they are found by name.
+_WAITS = frozenset({"waiting", "answer", "expired", "raised", "cut"})
+BY_NAME = {"asked": 2, "once": 3, **dict.fromkeys(_WAITS, 4)}
+"""Where these entries say whether the body's own task did it, and none that it has started."""
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _FOR_ITSELF = frozenset({"get", "now", "seed", "ask_id"})
 
 _new_context = Context.__new__
@@ -128,6 +134,7 @@ class Execution(Timer):
         "left",
         "log",
         "lost",
+        "many",
         "number",
         "open_waits",
         "out",
@@ -141,10 +148,17 @@ class Execution(Timer):
         "slot",
         "suspension",
         "timed_waits",
+        "token",
         "waiting",
         "wanted",
         "woken",
     )  # fmt: skip
+
+    many: bool
+    """Whether several tasks of a body that runs again have done something; told when it begins."""
+
+    token: Token[Execution | None] | None
+    """What its task has set `current_execution` with."""
 
     def __init__(self, run: RunSide, actor: Actor) -> None:
         self.deadline = math.inf
@@ -170,8 +184,8 @@ class Execution(Timer):
         self.began = 0.0
         self.fired: bool = False
         self.lost: str | None = None
-        self.log: list[tuple[Any, ...]] | None = None
-        self.replay: deque[tuple[Any, ...]] | None = None
+        self.log: list[Sequence[Any]] | None = None
+        self.replay: deque[Sequence[Any]] | None = None
         self.sent: bool = False
         self.slot: bool = False
         self.suspension: Suspension | None = None
@@ -198,41 +212,117 @@ class Execution(Timer):
             self.context = None
             if self.open_waits or self.woken:
                 self._leave_waits_behind()
-        self.log = self.replay = None
+        if self.replay is not None:
+            self._end_replay(self.replay)
+        self.log = None
         if error is not None:
             self.held = None
 
     # ------------------------------------------------------------------------------------------------ running again
-    def note(self, entry: tuple[Any, ...]) -> None:
+    def note(self, entry: Sequence[Any]) -> None:
         """Keeps what the body has done, in case that it has to run again: after a snapshot, or a crash."""
         if self.log is None:
             self.log = [entry]
         elif len(self.log) <= LOG_LIMIT:
             self.log.append(entry)
 
-    def again(self, *kinds: str) -> tuple[Any, ...] | None:
+    def again(self, kind: str) -> Sequence[Any] | None:
         """What the body's next deed was the first time; None if it has not come this far before.
 
         Raises:
-            NonDeterministicStep: It was of none of these kinds.
+            NonDeterministicStep: It was of another kind.
         """
         replay = self.replay
         if not replay:
             return None
-        entry = replay[0]
-        if entry[0] not in kinds:
-            raise self._another(kinds[0], entry[0])
-        replay.popleft()
+        if replay[0][0] == kind:
+            return self._found(0)
+        if self._is_alone():
+            raise self._another(_called((kind,)))
+        return next((self._found(place) for place, entry in enumerate(replay) if entry[0] == kind), None)
+
+    def _found(self, place: int) -> Sequence[Any]:
+        replay = self.replay
+        assert replay is not None  # noqa: S101
+        entry = replay[place]
+        del replay[place]
         self.note(entry)
         return entry
 
-    def _another(self, now: str, before: str) -> NonDeterministicStep:
-        return NonDeterministicStep(
+    def _found_by_name(self, place: int, what: str) -> Sequence[Any]:
+        """The same, of what another task of the body may have done something before the first time."""
+        if place and self._is_alone():
+            raise self._another(what)
+        return self._found(place)
+
+    def _once_again(self, key: str) -> Sequence[Any] | None:
+        """What came of ``ctx.once`` with this key the first time: nothing yet, where it was in the middle of it."""
+        replay = self.replay or ()
+        for place, entry in enumerate(replay):
+            if entry[0] in {"once", "asked"} and entry[1] == key:
+                return self._found_by_name(place, f"ctx.once({key!r})")
+        if replay and self._is_alone():
+            raise self._another(f"ctx.once({key!r})")
+        return None
+
+    def _wait_again(self, wait: Wait) -> Sequence[Any] | None:
+        """What came of a wait the first time, of several alike the one whose answer it takes."""
+        replay = self.replay
+        if not replay:
+            return None
+        if replay[0][0] == "prompt":
+            replay.popleft()
+        name, first = wait.kind.__name__, -1
+        for place, entry in enumerate(replay):
+            if entry[0] in _WAITS and (len(entry) < 4 or (entry[2] == name and entry[3] == wait.id)):
+                if entry[0] != "answer" or (isinstance(entry[1], wait.kind) and wait.would_take(entry[1])):
+                    return self._found_by_name(place, f"ctx.wait_for_event({name})")
+                wait.error = None  # its predicate raised on an answer that may be another one's
+                first = place if first < 0 else first
+        if first >= 0:
+            return self._found_by_name(first, f"ctx.wait_for_event({name})")
+        if replay and self._is_alone():
+            raise self._another(f"ctx.wait_for_event({name})")
+        return None
+
+    def _is_alone(self) -> bool:
+        """Whether no task but the body's own has done anything, so that its deeds are in one order."""
+        self.many = self.many or not self._in_own_task()
+        return not self.many
+
+    def _in_own_task(self) -> bool:
+        """Whether the caller is the body's own task, and none that it has started."""
+        if self.token is None:
+            return False
+        try:
+            current_execution.reset(self.token)  # which only the context of variables can that it was made in
+        except ValueError:
+            return False
+        self.token = current_execution.set(self)
+        return True
+
+    def _end_replay(self, replay: Iterable[Sequence[Any]]) -> None:
+        """The body that ran again has ended: it must have done all that it did the first time."""
+        self.replay = None
+        for entry in replay:
+            if entry[0] == "waiting":
+                self.run.waits_again(entry[2])
+            if self.phase is Phase.SETTLE and not self.run.done:
+                self._another("nothing more", entry)
+                self.held = None
+
+    def _another(self, now: str, before: Sequence[Any] | None = None) -> NonDeterministicStep:
+        if before is None:
+            before = next(iter(self.replay or ()), ("nothing",))
+        error = NonDeterministicStep(
             f"{self.run.plan.name}.{self.actor.name} runs again for {describe(self.event)}, and does another thing than the "
-            f"first time: {now} where it was {before}, after {len(self.log or ())} that were the same; let what a body does "
-            "follow from its event, from what it reads through its context, and from ctx.once, ctx.now and ctx.random",
+            f"first time: {now} where it was {_called(before)}, after {len(self.log or ())} that were the same; let what a body "
+            "does follow from its event, from what it reads through its context, and from ctx.once, ctx.now and ctx.random",
             code="AF300",
         )
+        # At once, whatever the body makes of the error: there is nothing that it could go on with.
+        self.run.fail(error, step=self.actor.name)
+        return error
 
     # ------------------------------------------------------------------------------------------------ slots
     def _give_slot_back(self) -> None:
@@ -460,9 +550,11 @@ class Execution(Timer):
                 self._publish_now(event)
             else:
                 self._post_now(event, step, apart=kind == "apart")
+        self.log = None  # it will not run again
 
     def _publish_now(self, event: Event, kind: str = "publish") -> None:
-        self.note(_PUBLISHED if kind == "publish" else _PROMPTED)
+        if kind != "prompt":  # which the wait stands for
+            self.note(_PUBLISHED)
         if self.run.journal is None:
             self.run.publish(event)
         else:
@@ -629,11 +721,11 @@ class Execution(Timer):
             return list(entry[1]) if entry[1] is not None else None
         if run.journal is None and actor.idle_timeout is None:
             batch = actor.buffer(buffer_id).add(event, expected)
-            self.note(_LACKING if batch is None else ("collect", batch))
+            self.note(_LACKING if batch is None else ("collect", tuple(batch)))
             return batch
         self._touch()
         batch = actor.buffer(buffer_id).add(event, expected)
-        self.note(_LACKING if batch is None else ("collect", batch))
+        self.note(_LACKING if batch is None else ("collect", tuple(batch)))
         if run.journal is not None:
             self._effect("collect", buffer_id, event, batch)
         return batch
@@ -667,19 +759,24 @@ class Execution(Timer):
         wait = Wait(actor, self, kind, matcher(requirements), prompt)
         wait.judge = judge
         wait.id = wait_id or ""
-        if self.replay:
-            if self.replay[0][0] == "prompt":
-                self.again("prompt")
-            if entry := self.again("answer", "expired", "waiting"):
-                if entry[0] == "waiting":
-                    assert self.log is not None  # noqa: S101
-                    self.log.pop()  # it is not over
-                    timeout = entry[1]
-                else:
-                    await checkpoint()
-                    return entry[1] if entry[0] == "answer" else self._expired(kind, timeout)
-        elif prompt is not None and not run.is_prompted(wait_id):
-            self._publish_now(prompt, "prompt")
+        mark: list[Any] = ["waiting", wait, kind.__name__, wait.id, self._in_own_task()]
+        before = self._wait_again(wait) if self.replay else None
+        if before is None:
+            if prompt is not None and not run.is_prompted(wait_id):
+                self._publish_now(prompt, "prompt")
+            self.note(mark)
+        elif before[0] == "waiting":
+            self._mark_again(mark)
+            timeout = before[1]
+            wait.number = before[5]
+            run.waits_again(before[2])
+        elif before[0] == "cut":
+            wait.accepts = _takes_none  # it goes on until the body's own scope cuts it again
+        else:
+            await checkpoint()
+            if before[0] == "raised":
+                raise before[1]
+            return before[1] if before[0] == "answer" else self._expired(kind, timeout)
         if run.hooks.wait_opened is not None:
             run.hooks.wait_opened(run.run_id, actor.name, kind)
         try:
@@ -687,18 +784,17 @@ class Execution(Timer):
             if run.journal is not None and run.journal.durable < wait.record:
                 await run.journal.sync(wait.record)
         except BaseException:
+            mark[:2] = ["expired" if wait.expired else "cut", None]
             if wait.event is not None:
                 run.answer_again(wait.event, wait.record)
             raise
-        finally:
-            if run.waits is not None:
-                run.waits.answered.pop(wait.number, None)
         if wait.error is not None:
+            mark[:2] = ["raised", wait.error]
             try:
                 raise wait.error
             finally:
-                del self, wait  # the traceback would hold them, and they the error
-        self.note(("answer", wait.event))
+                del self, wait, mark  # the traceback would hold them, and they the error
+        mark[:2] = ["answer", wait.event]
         if run.journal is not None:
             self._effect("answer", wait.event)
         return wait.event
@@ -717,19 +813,28 @@ class Execution(Timer):
             self._effect(kind, value)
         return value
 
+    def _mark_again(self, mark: Sequence[Any]) -> None:
+        """Puts `mark` into the log, where the entry stands that has just been found again."""
+        if self.log is not None and len(self.log) <= LOG_LIMIT:
+            self.log[-1] = mark
+
     async def once(self, key: str, make: Callable[[], Any]) -> Any:
         """The same, of something that may take a while; durable when it returns."""
-        if self.replay and (entry := self.again("once")):
-            if entry[1] != key:
-                raise self._another(f"ctx.once({key!r})", f"ctx.once({entry[1]!r})")
+        mark: list[Any] = ["asked", key, self._in_own_task()]
+        before = self._once_again(key) if self.replay else None
+        if before is None:
+            self.note(mark)
+        elif before[0] == "asked":
+            self._mark_again(mark)
+        else:
             await checkpoint()
-            return entry[2]
+            return copy_data(before[2])
         value = make()
         if inspect.isawaitable(value):
             value = await value
         else:
             await checkpoint()
-        self.note(("once", key, value))
+        mark[:] = ["once", key, copy_data(value), mark[2]]
         if self.run.journal is not None:
             self._effect("once", key, value)
             await self.run.journal.sync(self.record("ops"))
@@ -756,7 +861,6 @@ class Execution(Timer):
             run.close_wait(wait)
             self._waited(wait)
         if wait.expired:
-            self.note(_EXPIRED)
             if run.journal is not None:
                 self._effect("expired")
             self._expired(wait.kind, timeout)
@@ -779,7 +883,7 @@ class Execution(Timer):
             last_failed_at=made.last_failed_at,
         )
 
-    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
+    def touch_state(self, what: str, /) -> Sequence[Any] | None:
         """What another execution did to shared state must be in the journal before what this one does."""
         if self.replay and what != "edit":
             return self.again(what)
@@ -796,12 +900,14 @@ class Execution(Timer):
                 dirty.record("ops")
             run.dirty = self
 
-    def edited_before(self) -> tuple[Any, ...] | None:
+    def edited_before(self) -> Sequence[Any] | None:
         """The state as the body found it when it changed it in a transaction the first time."""
         return next((entry for entry in self.replay or () if entry[0] == "commit"), None)
 
     def record_read(self, value: Any, /) -> None:
-        """Shared state was read: the body must find the same if it runs again."""
+        """Shared state was read: the body must find the same if it runs again, whatever becomes of the object."""
+        if value.__class__ not in _PLAIN:
+            value = copy_data(value)
         self.note(("get", value))
         if self.run.journal is not None:
             self._effect("get", value)
@@ -811,6 +917,33 @@ class Execution(Timer):
         self.note(_SET if before is None else ("commit", before))
         if self.run.journal is not None:
             self._effect("state" if before is None else "commit", path, value)
+
+
+def _takes_none(_: object) -> bool:
+    return False
+
+
+def _called(entry: Sequence[Any]) -> str:
+    """A deed in the words of its body."""
+    kind: str = entry[0]
+    if kind in _WAITS:
+        return f"ctx.wait_for_event({entry[2]})" if len(entry) > 2 else "ctx.wait_for_event"
+    if kind in {"once", "asked"}:
+        return f"ctx.once({entry[1]!r})"
+    return _VERBS.get(kind, kind)
+
+
+_VERBS = {
+    "send": "sending an event",
+    "publish": "ctx.write_event_to_stream",
+    "collect": "ctx.collect_events",
+    "get": "reading ctx.store",
+    "set": "writing ctx.store",
+    "commit": "ctx.store.edit_state",
+    "now": "ctx.now",
+    "seed": "ctx.random",
+    "ask_id": "ctx.ask",
+}
 
 
 def not_an_event(where: str, value: object) -> WorkflowRuntimeError:

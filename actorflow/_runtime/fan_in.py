@@ -16,7 +16,7 @@ from actorflow.collect import Take
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, GatheredEvent, describe
 
-__all__ = ["fan_out", "gather", "join", "look_again", "misses", "release"]
+__all__ = ["close", "fan_out", "gather", "join", "look_again", "misses", "release"]
 
 JOIN_LIMIT = 100_000
 """How many events a step with several event parameters holds while their partners are missing."""
@@ -233,6 +233,11 @@ def _abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | N
             carrier.lose(reason)
     for item in gone:
         run.discard(item, reason, None, 0, sender)
+
+
+def close(run: DispatchSide, group: Group) -> None:
+    """A list of which nothing is left goes to the steps that gather it, in a run that goes on from an image."""
+    _close(run, group, None)
 
 
 def look_again(run: DispatchSide, members: Iterable[Member]) -> None:

@@ -308,6 +308,7 @@ class Keeper:
             run = LiveRun(self, workflow, plan, start_event, context, run_id or image.run_id)
             if image.begun:
                 run.resume = functools.partial(go_on, run, image)
+                run.early(image.early)
             else:
                 run.early(image.early[1:])
         else:

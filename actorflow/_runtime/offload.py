@@ -142,11 +142,11 @@ class ThreadPort:
         """What is known of earlier attempts."""
         return self._call(lambda port: port.attempts())
 
-    def touch_state(self, what: str, /) -> tuple[Any, ...] | None:
+    def touch_state(self, what: str, /) -> Sequence[Any] | None:
         """Called before shared state is read or written, in the event loop."""
         return self._port.touch_state(what)
 
-    def edited_before(self) -> tuple[Any, ...] | None:
+    def edited_before(self) -> Sequence[Any] | None:
         """What the next transaction found the first time."""
         return self._port.edited_before()
 

@@ -65,9 +65,14 @@ class PriorityActor(Actor):
 
     def take_out_queued(self, wanted: Callable[[Any], bool]) -> list[Any]:
         """Takes such events out of the heap."""
-        inside = sorted(self._heap)
-        self._heap = [entry for entry in inside if not wanted(entry[2])]
-        return [entry[2] for entry in inside if wanted(entry[2])]
+        inside, self._heap = sorted(self._heap), []
+        taken: list[Any] = []
+        for entry in inside:
+            if wanted(entry[2]):  # asked once, and in order: who asks may take notes
+                taken.append(entry[2])
+            else:
+                self._heap.append(entry)
+        return taken
 
     def close(self) -> Iterator[Any]:
         """Ends the queue and yields what it and its lanes still hold."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import anyio
+import attrs
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
@@ -69,7 +71,7 @@ class LiveRun(handle.Run[Any], Ending):
         self.created = 0
         self.asked = 0
         self.dropped_before = 0
-        self.resume: Callable[[], None] | None = None
+        self.resume: functools.partial[None] | None = None
         self.dirty: Carrier | None = None
         self._start: Event | None = start_event
         self._early: list[tuple[Event, str | None]] | None = None
@@ -84,8 +86,11 @@ class LiveRun(handle.Run[Any], Ending):
             resume, self.resume = self.resume, None
             if self.hooks.run_started is not None:
                 self.hooks.run_started(self.run_id, self.plan.name)
-            resume()
-            self._send_early()
+            try:
+                resume()
+                self._send_early()
+            except Exception as error:  # noqa: BLE001 - a key or a priority of the user's: nobody else could end the run
+                self.fail(error)
             return
         self.pending = False
         start_event, self._start = self._start, None
@@ -143,11 +148,20 @@ class LiveRun(handle.Run[Any], Ending):
 
     def image(self) -> RunImage | None:
         """The run as values; None where it is over."""
-        return None if self.done else self.runtime.image_of(self)
+        if self.done:
+            return None
+        if self.resume is not None:  # restored, and waits for its turn
+            waiting: RunImage = self.resume.args[1]
+            return attrs.evolve(waiting, early=tuple(self._early or ()))
+        return self.runtime.image_of(self)
 
     def kept_stream(self) -> Hub | None:
         """The buffer of the stream, if there is one."""
         return self._stream
+
+    def not_durable(self) -> list[Event]:
+        """What is published and waits for its record in the journal."""
+        return [event for _, event in self._recorded or ()]
 
     def restore_stream(self, hub: Hub) -> None:
         """Goes on with a buffer that another run had."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Generic
 
 import anyio
@@ -52,18 +53,23 @@ class Hub:
         hub = cls()
         hub.first = first
         hub._events.extend(events)
-        hub.resume = None if resume is None else {(): resume}
+        hub.resume = None if resume is None else {(): min(max(resume, first), hub.end)}
         return hub
 
-    @property
-    def place(self) -> int | None:
-        """Where a reader of all types left off."""
-        return None if self.resume is None else self.resume.get(())
+    def unread(self) -> tuple[int, Sequence[Event], int | None]:
+        """What is kept and some reader has not read, or anybody, where there is no reader.
 
-    @property
-    def events(self) -> Iterable[Event]:
-        """What is kept, from `first` on."""
-        return self._events
+        Returns:
+            The number of the first, all of it, and where a reader of all types is, or left off.
+        """
+        readers = list(self._readers or ())
+        places = [*(self.resume or {}).values(), *(reader.cursor for reader in readers)]
+        whole = [reader.cursor for reader in readers if not reader.types]
+        if self.resume is not None and () in self.resume:
+            whole.append(self.resume[()])
+        first = max(self.first, min(places, default=0))
+        kept = list(itertools.islice(self._events, first - self.first, None))
+        return first, kept, min(whole, default=None)
 
     @property
     def end(self) -> int:
@@ -179,6 +185,11 @@ class _Reader(Generic[E_co]):
         if self.cursor < hub.first:
             self._lost, self.cursor = hub.first - self.cursor, hub.first
         hub.attach(self)
+
+    @property
+    def types(self) -> tuple[type[Event], ...]:
+        """The types of events that it was asked for; () for all."""
+        return self._stream.types
 
     def lose(self, end: int) -> None:
         """The events before number `end` are about to be dropped: counts those that it would have shown."""

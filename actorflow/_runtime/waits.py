@@ -96,22 +96,28 @@ class Waits:
     """The open waits of a run, oldest first, and the events kept for waits to come.
 
     Attributes:
-        answered: Waits that have their answer, and whose bodies have not gone on with it, by their numbers.
+        count: The number of the newest wait.
     """
 
-    __slots__ = ("_count", "_kept", "_open", "answered")
+    __slots__ = ("_kept", "_open", "count")
 
     def __init__(self) -> None:
         self._open: dict[type[Event], dict[int, Wait]] = {}
         self._kept: list[tuple[Event, int]] = []  # few, and mostly none: a list is small
-        self._count = 0
-        self.answered: dict[int, Wait] = {}
+        self.count = 0
 
     def open(self, wait: Wait) -> None:
-        """Lets `wait` be answered from now on."""
-        self._count += 1
-        wait.number = self._count
-        self._open.setdefault(wait.kind, {})[wait.number] = wait
+        """Lets `wait` be answered from now on; one that has its number from an earlier life goes where it was."""
+        of_kind = self._open.setdefault(wait.kind, {})
+        if wait.number:
+            newest = next(reversed(of_kind), 0)
+            of_kind[wait.number] = wait
+            if newest > wait.number:
+                self._open[wait.kind] = dict(sorted(of_kind.items()))
+            return
+        self.count += 1
+        wait.number = self.count
+        of_kind[wait.number] = wait
 
     def close(self, wait: Wait) -> None:
         """Lets `wait` not be answered any more."""
@@ -133,16 +139,6 @@ class Waits:
             return waits.values() if isinstance(event, kind) else ()
         kinds = [self._open[kind].values() for kind in type(event).__mro__ if kind in self._open]
         return heapq.merge(*kinds, key=_number)
-
-    def all_of(self, waiter: Waiter) -> list[Wait]:
-        """The waits of one body that it has not gone on from, oldest first."""
-        both = heapq.merge(self, sorted(self.answered.values(), key=_number), key=_number)
-        return [wait for wait in both if wait.waiter is waiter]
-
-    def give(self, wait: Wait, event: Event, record: int) -> None:
-        """The answer is the body's from now on."""
-        wait.event, wait.record = event, record
-        self.answered[wait.number] = wait
 
     def find(self, event: Event) -> Wait | None:
         """The oldest open wait that `event` answers."""
@@ -181,12 +177,14 @@ class Waits:
         for place, (event, record) in enumerate(self._kept):
             if isinstance(event, wait.kind) and wait.would_take(event):
                 if wait.error is None:
-                    self._count += 1
-                    wait.number = self._count
-                    self.give(wait, event, record)
+                    wait.event, wait.record = event, record
                     del self._kept[place]
                 return True
         return False
+
+    def forget(self, event: Event) -> None:
+        """Does not keep this very event any more, if it is kept."""
+        self._kept = [kept for kept in self._kept if kept[0] is not event]
 
     def peek(self) -> list[Event]:
         """All kept events; they stay kept."""

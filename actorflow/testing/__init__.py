@@ -9,6 +9,7 @@ from actorflow.testing.gate import TurnGate, current_turns
 from actorflow.testing.harness import Harness, StepOutcome, run_step
 from actorflow.testing.invariants import Invariant, InvariantError, Now, always, eventually
 from actorflow.testing.record import Execution, Happening, Record, Timed
+from actorflow.testing.resuming import assert_resumable
 from actorflow.testing.runner import WorkflowTestResult, WorkflowTestRunner
 from actorflow.testing.schedule import Choices, Exhaustive, Fifo, Lifo, Pct, Random, Schedule, parse_schedule
 from actorflow.testing.simulate import Simulation, simulate
@@ -48,6 +49,7 @@ __all__ = [
     "WorkflowTestResult",
     "WorkflowTestRunner",
     "always",
+    "assert_resumable",
     "current_clock",
     "current_turns",
     "eventually",
