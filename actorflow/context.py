@@ -195,6 +195,10 @@ class Context(Generic[StateT]):
             return default
         return answer.value
 
+    @overload
+    async def once(self, key: str, make: Callable[[], Awaitable[T]]) -> T: ...
+    @overload
+    async def once(self, key: str, make: Callable[[], T]) -> T: ...
     async def once(self, key: str, make: Callable[[], Awaitable[T]] | Callable[[], T]) -> T:
         """What `make` gives, called once: a body that runs again, after a snapshot or a crash, gets the same value.
 
