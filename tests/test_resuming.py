@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -143,7 +144,7 @@ class Interpreter(Workflow):
                 seen.append(len(own))
                 await ctx.store.set(f"own.{ev.key}", own)
             elif op == "once":
-                seen.append(await ctx.once(key, lambda n=n: n))
+                seen.append(await ctx.once(key, functools.partial(int, n)))
             elif op == "draw":
                 first = ctx.random.random(), ctx.uuid(), ctx.now()
                 await ctx.store.set(f"drawn.{ev.key}", list(first))
