@@ -200,19 +200,19 @@ class _Photographer:
             return self.item(carrier.item, name)
         return self.item(carrier.item, name, ProgressImage(log=tuple(log), attempts=attempts, delay=delay, error=error))
 
-    def deed(self, entry: Sequence[Any]) -> tuple[Any, ...]:
+    def deed(self, entry: Sequence[Any] | Wait) -> tuple[Any, ...]:
         """An entry of a log; of a wait, what has come of it, though its body may not know yet."""
-        if entry[0] != "waiting":
+        if not isinstance(entry, Wait):
             return tuple(entry)
-        wait: Wait = entry[1]
-        if wait.event is not None:
-            return ("answer", wait.event, *entry[2:])
-        if wait.error is not None:
-            return ("raised", wait.error, *entry[2:])
-        if wait.expired:
-            return ("expired", None, *entry[2:])
-        left = None if wait.deadline == math.inf else max(0.0, wait.deadline - self.now)
-        return ("waiting", left, *entry[2:], wait.number)
+        name = entry.kind.__name__, entry.id, entry.own
+        if entry.event is not None:
+            return ("answer", entry.event, *name)
+        if entry.error is not None:
+            return ("raised", entry.error, *name)
+        if entry.expired:
+            return ("expired", None, *name)
+        left = None if entry.deadline == math.inf else max(0.0, entry.deadline - self.now)
+        return ("waiting", left, *name, entry.number)
 
     def group_image(self, group: Group) -> GroupImage:
         steps = self.plan.steps

@@ -184,7 +184,7 @@ class Execution(Timer):
         self.began = 0.0
         self.fired: bool = False
         self.lost: str | None = None
-        self.log: list[Sequence[Any]] | None = None
+        self.log: list[Sequence[Any] | Wait] | None = None
         self.replay: deque[Sequence[Any]] | None = None
         self.sent: bool = False
         self.slot: bool = False
@@ -219,7 +219,7 @@ class Execution(Timer):
             self.held = None
 
     # ------------------------------------------------------------------------------------------------ running again
-    def note(self, entry: Sequence[Any]) -> None:
+    def note(self, entry: Sequence[Any] | Wait) -> None:
         """Keeps what the body has done, in case that it has to run again: after a snapshot, or a crash."""
         if self.log is None:
             self.log = [entry]
@@ -759,14 +759,14 @@ class Execution(Timer):
         wait = Wait(actor, self, kind, matcher(requirements), prompt)
         wait.judge = judge
         wait.id = wait_id or ""
-        mark: list[Any] = ["waiting", wait, kind.__name__, wait.id, self._in_own_task()]
+        wait.own = self._in_own_task()
         before = self._wait_again(wait) if self.replay else None
         if before is None:
             if prompt is not None and not run.is_prompted(wait_id):
                 self._publish_now(prompt, "prompt")
-            self.note(mark)
+            self.note(wait)
         elif before[0] == "waiting":
-            self._mark_again(mark)
+            self._mark_again(wait)
             timeout = before[1]
             wait.number = before[5]
             run.waits_again(before[2])
@@ -784,20 +784,31 @@ class Execution(Timer):
             if run.journal is not None and run.journal.durable < wait.record:
                 await run.journal.sync(wait.record)
         except BaseException:
-            mark[:2] = ["expired" if wait.expired else "cut", None]
+            self._over(wait, "expired" if wait.expired else "cut")
             if wait.event is not None:
                 run.answer_again(wait.event, wait.record)
             raise
         if wait.error is not None:
-            mark[:2] = ["raised", wait.error]
+            self._over(wait, "raised", wait.error)
             try:
                 raise wait.error
             finally:
-                del self, wait, mark  # the traceback would hold them, and they the error
-        mark[:2] = ["answer", wait.event]
+                del self, wait  # the traceback would hold them, and they the error
+        self._over(wait, "answer", wait.event)
         if run.journal is not None:
             self._effect("answer", wait.event)
         return wait.event
+
+    def _over(self, wait: Wait, what: str, value: object = None) -> None:
+        """What has come of a wait takes its place in the log."""
+        log = self.log
+        if not log:
+            return
+        place = len(log) - 1
+        while place >= 0 and log[place] is not wait:
+            place -= 1
+        if place >= 0:
+            log[place] = (what, value, wait.kind.__name__, wait.id, wait.own)
 
     def new_ask_id(self) -> str:
         """An id for a question: by the run and a number in it."""
@@ -813,7 +824,7 @@ class Execution(Timer):
             self._effect(kind, value)
         return value
 
-    def _mark_again(self, mark: Sequence[Any]) -> None:
+    def _mark_again(self, mark: Sequence[Any] | Wait) -> None:
         """Puts `mark` into the log, where the entry stands that has just been found again."""
         if self.log is not None and len(self.log) <= LOG_LIMIT:
             self.log[-1] = mark

@@ -43,11 +43,12 @@ class Wait(Suspension):
         timed: Whether it has a deadline.
         stirred: Whether its waiter knows that it is over.
         left_behind: Whether the body that it is of has ended.
+        own: Whether the body's own task waits, and none that it has started.
     """
 
     __slots__ = (
-        "accepts", "error", "event", "expired", "id", "judge", "kind", "left_behind", "number", "prompt", "record", "stirred",
-        "timed", "waiter",
+        "accepts", "error", "event", "expired", "id", "judge", "kind", "left_behind", "number", "own", "prompt", "record",
+        "stirred", "timed", "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Wait(Suspension):
         self.timed = False
         self.stirred = False
         self.left_behind = False
+        self.own = True
 
     def fire(self) -> None:
         """Its time has passed, unless it has been answered."""
