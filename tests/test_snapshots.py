@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, cast
 
 import anyio
+import anyio.to_thread
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +36,7 @@ from actorflow.collect import Collect, Take
 from actorflow.errors import InternalError, NonDeterministicStep
 from actorflow.retry_policy import ConstantDelayRetryPolicy
 from actorflow.testing import DeadlockError, assert_resumable, simulate
+from tests.seams import SlowJournal
 from tests.test_cost import Meter
 from tests.test_resuming import Go, Interpreter, answer
 
@@ -703,3 +706,75 @@ def test_a_queued_event_costs_little() -> None:
     assert abs((three[0] - two[0]) - (two[0] - one[0])) <= 2
     assert (two[0] - one[0]) / 100 < 120
     assert (two[1] - one[1]) / 100 <= len('{"n":1},')
+
+
+# ------------------------------------------------------------------------------------------------ beside a journal
+
+
+@BACKENDS
+@pytest.mark.parametrize("after", [0.1, 0.4, 0.8, 1.3, 2.6, 4.1])
+def test_a_run_with_a_journal_too(backend: Any, after: float) -> None:
+    """What a body has sent and the journal does not have yet is in the snapshot, once; so is what is to be published."""
+    items: Any = [[("send", 2), ("publish", 1), ("ask", 4)], [("edit", 2), ("pair", 1), ("many", 2)], [("split", 3)]]
+
+    async def run_it(ctx: Any, seconds: float | None, journal: Any) -> Any:
+        read: list[str] = []
+
+        async def listen(run: Any) -> None:
+            async for event in run.stream_events():
+                read.append(repr(event))
+                reply = answer(event)
+                if reply is not None and not run.done:
+                    run.ctx.send_event(reply)
+
+        async with Runtime(journal=journal), anyio.create_task_group() as group:
+            flow = Interpreter(timeout=100)
+            restored = None if ctx is None else Context.from_dict(flow, ctx)
+            run: Any = flow.run(start_event=None if ctx else Go(items=items), ctx=restored)
+            group.start_soon(listen, run)
+            if seconds is None:
+                return await run, read
+            await anyio.sleep(seconds)
+            assert not run.done
+            data = json.loads(json.dumps(run.ctx.to_dict()))
+            before = list(read)
+            await run.cancel_run()
+            group.cancel_scope.cancel()
+        return data, before
+
+    whole, read = simulate(lambda: run_it(None, None, None), backend=backend).result
+    data, before = simulate(lambda: run_it(None, after, SlowJournal()), backend=backend).result
+    result, rest = simulate(lambda: run_it(data, None, None), backend=backend).result
+    assert result == whole
+    assert sorted(before + rest) == sorted(read)
+
+
+def test_a_plain_def_step_in_its_middle() -> None:
+    """It runs again, and what it had sent is not sent again."""
+    begun = threading.Event()
+    let_go = threading.Event()
+
+    class Threaded(Workflow):
+        @step
+        def work(self, ctx: Context, ev: StartEvent) -> Number | None:
+            ctx.send_event(Number(n=1))
+            begun.set()
+            let_go.wait()
+            return None
+
+        @step
+        async def end(self, ctx: Context, ev: Number) -> StopEvent | None:
+            await ctx.store.set("n", await ctx.store.get("n", 0) + ev.n)
+            await anyio.sleep(5)
+            return StopEvent(result=await ctx.store.get("n"))
+
+    async def main() -> Any:
+        run = Threaded().run()
+        await anyio.to_thread.run_sync(begun.wait)
+        data = json.loads(json.dumps(run.ctx.to_dict()))
+        let_go.set()
+        await run.cancel_run()
+        return data
+
+    data = anyio.run(main)
+    assert gone_on(Threaded(), data) == 1
