@@ -715,7 +715,7 @@ def test_a_queued_event_costs_little() -> None:
 @pytest.mark.parametrize("after", [0.1, 0.4, 0.8, 1.3, 2.6, 4.1])
 def test_a_run_with_a_journal_too(backend: Any, after: float) -> None:
     """What a body has sent and the journal does not have yet is in the snapshot, once; so is what is to be published."""
-    items: Any = [[("send", 2), ("publish", 1), ("ask", 4)], [("edit", 2), ("pair", 1), ("many", 2)], [("split", 3)]]
+    items: Any = [[("send", 2), ("publish", 1), ("ask", 4)], [("edit", 2), ("pair", 1), ("many", 2)], [("split", 3)], [("send", 2), ("sleep", 6)]]
 
     async def run_it(ctx: Any, seconds: float | None, journal: Any) -> Any:
         read: list[str] = []
@@ -727,6 +727,7 @@ def test_a_run_with_a_journal_too(backend: Any, after: float) -> None:
                 if reply is not None and not run.done:
                     run.ctx.send_event(reply)
 
+        data, before = None, read
         async with Runtime(journal=journal), anyio.create_task_group() as group:
             flow = Interpreter(timeout=100)
             restored = None if ctx is None else Context.from_dict(flow, ctx)
