@@ -115,7 +115,8 @@ class Interpreter(Workflow):
     @step(num_workers=2, inbox=2, retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=3))
     async def work(self, ctx: Context, ev: Item) -> Done | list[Sub] | Side | Many | Left | Right | Drop | None:
         seen: list[int] = []
-        for place, (op, n) in enumerate(ev.ops):
+        for place, (op, number) in enumerate(ev.ops):
+            n = min(number, 9)  # malformed data may have any
             key = f"{ev.key}.{place}"
             if op == "sleep":
                 await anyio.sleep(n)

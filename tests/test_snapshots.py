@@ -146,6 +146,60 @@ def test_retry_clocks_go_on(backend: Any) -> None:
     assert gone_on(Flaky(), data, backend) == [pytest.approx(7), 2, "1"]
 
 
+class Both(Workflow):
+    """Two steps wait for replies, the later one first; a third step takes replies as well."""
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> list[Number]:
+        return [Number(n=3), Number(n=1)]
+
+    @step
+    async def slow(self, ctx: Context, ev: Number) -> Told:
+        await ctx.once("sleep", lambda: anyio.sleep(ev.n))
+        reply = await ctx.wait_for_event(Reply)
+        return Told(what=f"{ev.n} got {reply.n}")
+
+    @step
+    async def count(self, ctx: Context, ev: Reply) -> None:
+        await ctx.store.set("seen", [*await ctx.store.get("seen", []), ev.n])
+
+    @step
+    async def end(self, ctx: Context, evs: list[Told]) -> StopEvent:
+        return StopEvent(result=[sorted(ev.what for ev in evs), await ctx.store.get("seen")])
+
+
+class Told(Event):
+    what: str
+
+
+@BACKENDS
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_oldest_wait_is_still_the_oldest(backend: Any, at_once: bool) -> None:
+    """Replies that come where the run goes on answer the waits in their order, also before the bodies wait again."""
+
+    async def main() -> Any:
+        return await stopped(Both(), 5)
+
+    data = simulate(main, backend=backend).result
+
+    async def rest() -> Any:
+        async with Runtime():
+            flow = Both()
+            run = flow.run(ctx=Context.from_dict(flow, data))
+            if not at_once:
+                await anyio.sleep(10)
+            run.ctx.send_event(Reply(n=7))
+            run.ctx.send_event(Reply(n=8))
+            return await run
+
+    told, seen = simulate(rest, backend=backend).result
+    assert seen == [7, 8]
+    assert len(told) == 2
+    assert {one[-1] for one in told} == {"7", "8"}
+    if not at_once:
+        assert told == ["1 got 7", "3 got 8"]
+
+
 # ------------------------------------------------------------------------------------------------ what a body gets again
 
 
@@ -715,7 +769,12 @@ def test_a_queued_event_costs_little() -> None:
 @pytest.mark.parametrize("after", [0.1, 0.4, 0.8, 1.3, 2.6, 4.1])
 def test_a_run_with_a_journal_too(backend: Any, after: float) -> None:
     """What a body has sent and the journal does not have yet is in the snapshot, once; so is what is to be published."""
-    items: Any = [[("send", 2), ("publish", 1), ("ask", 4)], [("edit", 2), ("pair", 1), ("many", 2)], [("split", 3)], [("send", 2), ("sleep", 6)]]
+    items: Any = [
+        [("send", 2), ("publish", 1), ("ask", 4)],
+        [("edit", 2), ("pair", 1), ("many", 2)],
+        [("split", 3)],
+        [("send", 2), ("sleep", 6)],
+    ]
 
     async def run_it(ctx: Any, seconds: float | None, journal: Any) -> Any:
         read: list[str] = []
