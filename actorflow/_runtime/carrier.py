@@ -32,7 +32,7 @@ from anyio.lowlevel import checkpoint
 from actorflow._runtime import _backend
 from actorflow._runtime.actor import CONTEXT_EVENT, EVENT, SPECIAL, Actor, Delivery, Resumed, Suspension
 from actorflow._runtime.breaker import Circuit, State
-from actorflow._runtime.execution import BY_NAME, Attempts, Execution, Phase, current_execution, not_an_event
+from actorflow._runtime.execution import Attempts, Execution, Phase, by_another_task, current_execution, not_an_event
 from actorflow._runtime.fan_in import fan_out, gather, release
 from actorflow._runtime.groups import Trail
 from actorflow._runtime.offload import ThreadPort, in_process, in_thread, thread_context
@@ -396,7 +396,7 @@ class Carrier(Execution):
             await self._again_in(progress.delay)
         if progress.log:
             self.replay = deque(progress.log)
-            self.many = any(entry[0] in BY_NAME and entry[BY_NAME[entry[0]]] is False for entry in progress.log)
+            self.many = any(map(by_another_task, progress.log))
             self.step_context()  # so that its end is looked at, whatever the body does this time
         return BODY
 

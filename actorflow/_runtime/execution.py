@@ -36,7 +36,7 @@ from actorflow.events import Event, describe
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore, copy_data
 
-__all__ = ["BY_NAME", "OUTBOX_LIMIT", "Attempts", "Execution", "Phase", "current_execution", "not_an_event"]
+__all__ = ["OUTBOX_LIMIT", "Attempts", "Execution", "Phase", "by_another_task", "current_execution", "not_an_event"]
 
 OUTBOX_LIMIT = 100_000
 """How many events of one execution may be parked before a sync send is refused."""
@@ -57,7 +57,7 @@ _LACKING = ("collect", None)
 # What is kept of a wait, and of ctx.once, in the log: first as begun, then as what came of it. Tasks of one body may be
 # in the middle of several, and come to them in another order when the body runs again: they are found by name.
 _WAITS = frozenset({"waiting", "answer", "expired", "raised", "cut"})
-BY_NAME = {"asked": 2, "once": 3, **dict.fromkeys(_WAITS, 4)}
+_BY_NAME = {"asked": 2, "once": 3, **dict.fromkeys(_WAITS, 4)}
 """Where these entries say whether the body's own task did it, and none that it has started."""
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
@@ -928,6 +928,12 @@ class Execution(Timer):
         self.note(_SET if before is None else ("commit", before))
         if self.run.journal is not None:
             self._effect("state" if before is None else "commit", path, value)
+
+
+def by_another_task(entry: Sequence[Any]) -> bool:
+    """Whether a deed in a log was done by a task that the body had started; of most deeds nobody knows."""
+    place = _BY_NAME.get(entry[0])
+    return place is not None and len(entry) > place and entry[place] is False
 
 
 def _takes_none(_: object) -> bool:
