@@ -37,13 +37,13 @@ def fast_json() -> Json:
     def write(data: Any) -> str:
         try:
             return encode(data).decode()
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
             return plain_write(data)
 
     def read(text: str) -> Any:
         try:
             return decode(text)
-        except (ValueError, TypeError):  # its own errors are ValueErrors
+        except (ValueError, TypeError, msgspec.MsgspecError):  # its own errors are ValueErrors in newer versions only
             return plain_read(text)
 
     return write, read
