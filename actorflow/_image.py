@@ -201,6 +201,7 @@ class RunImage:
         groups: Groups that are not complete.
         buffers: Fan-in buffers that hold something.
         kept: Events kept for waits to come.
+        marks: What a journal knows these by, where there is one.
         stream: What may still be read.
         dead: Dead letters.
         early: What was sent to a run that has not begun yet, with the step it is for; the first is the start event.
@@ -222,6 +223,7 @@ class RunImage:
     groups: tuple[GroupImage, ...] = ()
     buffers: tuple[BufferImage, ...] = ()
     kept: tuple[Event, ...] = ()
+    marks: tuple[int, ...] = ()
     stream: StreamImage = StreamImage()
     dead: tuple[LetterImage, ...] = ()
     early: tuple[tuple[Event, str | None], ...] = ()

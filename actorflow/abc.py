@@ -118,10 +118,14 @@ class Record:
         attempt: 1 for the first try of the invocation.
         effects: What the invocation did since its last record, in order: tuples led by their kind. ``send`` and ``apart``
             (event, step), ``list`` (events), ``publish`` and ``prompt`` (event), ``state`` and ``commit`` (path, value),
-            ``collect`` (buffer id, event, batch), ``answer`` (event), ``expired``, ``once`` (key, value), and, where the
-            body may have to run again, what it read and drew: ``get``, ``now``, ``seed``, ``ask_id`` (value).
-        value: For ``closed``, the terminal event; for ``failed``, the delay before the next attempt in seconds; for
-            ``recovered``, the event for the handler and the handler's name; for ``dropped``, the reason.
+            ``collect`` (buffer id, event, places of the batch in the buffer, or None), ``answer`` (event, the number it was
+            kept under, 0 for none), ``expired``, ``once`` (key, value), and, where the body may have to run again, what it
+            read, drew and waits for: ``get``, ``now``, ``seed``, ``ask_id`` (value), ``waiting`` (seconds).
+        value: For ``created``, the workflow's name; for ``closed``, the terminal event; for ``failed``, the delay before the
+            next attempt in seconds and what is known of the attempts so far (fields of an `AttemptsImage`), or None; for
+            ``recovered``, the event for the handler and the handler's name; for ``dropped``, the reason, why that was a
+            consequence of another record (``full``, ``lost``, or ``""`` where it was none), and the number of the last event
+            that this one had caused by then.
     """
 
     run_id: str

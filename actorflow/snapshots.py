@@ -19,7 +19,7 @@ from actorflow.registry import Registry, scope_of
 from actorflow.serialization import JsonSerializer, dump_run, dump_state, load_run, load_state
 from actorflow.state import StateStore
 
-__all__ = ["FORMAT", "ContextSnapshots"]
+__all__ = ["FORMAT", "ContextSnapshots", "scope_of_workflow"]
 
 _logger = logging.getLogger("actorflow")
 
@@ -306,13 +306,14 @@ def _serializer(serializer: Any, workflow: Any) -> JsonSerializer:
         raise ContextSerdeError(
             f"{serializer!r} is not a serializer; give a JsonSerializer or a PickleSerializer", code="AF057"
         )
-    return serializer.within(_scope(type(workflow)))
+    return serializer.within(scope_of_workflow(type(workflow)))
 
 
 _scopes: weakref.WeakKeyDictionary[type, tuple[Graph, Registry]] = weakref.WeakKeyDictionary()
 
 
-def _scope(workflow: Any) -> Registry:
+def scope_of_workflow(workflow: Any) -> Registry:
+    """The types that a workflow class names, found once per graph."""
     graph = workflow._actorflow_graph()
     known = _scopes.get(workflow)
     if known is None or known[0] is not graph:  # a step was added to the workflow

@@ -43,6 +43,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_codec",),
         ("serialization",),
         ("snapshots",),
+        ("_records",),
     ),
     "run": (("_runtime.*",), ("_runtime",)),
     "face": (("retry_policy", "resource"), ("",)),

@@ -7,6 +7,7 @@ is done twice.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +38,7 @@ from actorflow.abc import DeadLetter
 from actorflow.errors import ContextSerdeError
 from actorflow.events import Event
 
-__all__ = ["go_on", "take"]
+__all__ = ["Photographer", "go_on", "take"]
 
 
 def take(run: LiveRun) -> RunImage:
@@ -46,13 +47,17 @@ def take(run: LiveRun) -> RunImage:
     Raises:
         ContextSerdeError: A body has done more than is kept of it.
     """
-    return _Photographer(run).image()
+    return Photographer(run).image()
 
 
-class _Photographer:
-    """Numbers the members and groups that it meets."""
+class Photographer:
+    """Numbers the members and groups that it meets.
 
-    def __init__(self, run: LiveRun) -> None:
+    Args:
+        run: A `LiveRun`, or what stands for one.
+    """
+
+    def __init__(self, run: Any) -> None:
         self.run = run
         self.plan: Plan = run.plan
         self.now = run.timers.clock()
@@ -61,12 +66,12 @@ class _Photographer:
 
     def image(self) -> RunImage:
         run = self.run
-        carriers = sorted(run.carriers, key=lambda carrier: carrier.number)
+        carriers: list[Execution] = sorted(run.carriers, key=lambda carrier: carrier.number)
         if run.journal is not None:
             for carrier in carriers:
                 if carrier.effects:
                     carrier.record("ops")  # what it sent leaves now: a snapshot is somebody who sees it
-        items = [self.in_hand(one) for one in carriers if one.item is not None and one.lost is None]
+        items = self.in_bodies(carriers)
         joins: list[ItemImage] = []
         queues: dict[str, tuple[Event, ...]] = {}
         buffers: list[BufferImage] = []
@@ -86,6 +91,7 @@ class _Photographer:
         for group in run.groups or ():
             self.group(group)
         timeout = None if run.deadline == math.inf else run.deadline - self.now
+        kept = () if run.waits is None else run.waits.peek()
         return RunImage(
             run_id=run.run_id,
             fingerprint=self.plan.graph.fingerprint,
@@ -96,7 +102,8 @@ class _Photographer:
             groups=tuple(self.group_image(group) for group in self.all_groups()),
             members=tuple(MemberImage(group=self.groups[m.group], won=m.won) for m in self.members),
             buffers=tuple(buffers),
-            kept=() if run.waits is None else tuple(run.waits.peek()),
+            kept=tuple(event for event, _, _ in kept),
+            marks=tuple(mark for _, _, mark in kept) if run.journal is not None else (),
             stream=self.stream(),
             dead=tuple(
                 LetterImage(event=one.event, reason=one.reason, step=one.step, attempt=one.attempt)
@@ -116,6 +123,10 @@ class _Photographer:
             dropped=run.dropped,
             timeout=timeout,
         )
+
+    def in_bodies(self, carriers: Sequence[Execution]) -> list[ItemImage]:
+        """What bodies have in hand, the oldest body first."""
+        return [self.in_hand(one) for one in carriers if one.item is not None and one.lost is None]
 
     def all_groups(self) -> Iterable[Group]:
         """Every group that is met, those that are met while it goes on included."""
@@ -179,15 +190,7 @@ class _Photographer:
                 code="AF301",
             )
         made = carrier.attempts_made
-        attempts = None
-        if made is not None:
-            attempts = AttemptsImage(
-                failures=made.failures,
-                since_began=self.now - made.began,
-                since_failure=self.now - made.first_failure,
-                error=made.last_error,
-                failed_at=None if made.last_failed_at is None else made.last_failed_at.isoformat(),
-            )
+        attempts = None if made is None else AttemptsImage(**made.kept(self.now))
         suspension = carrier.suspension
         delay = None
         if suspension is not None and suspension.deadline < math.inf:
@@ -260,8 +263,8 @@ def go_on(run: LiveRun, image: RunImage) -> None:
     if image.kept or image.waited:
         run.waits = Waits()
         run.waits.count = image.waited
-        for event in image.kept:
-            run.waits.keep(event, 0)
+        for event, mark in zip(image.kept, image.marks or itertools.repeat(0), strict=False):
+            run.waits.put_back(event, mark)
     for buffer in image.buffers:
         run.actor(plan.by_name[buffer.step]).buffer(buffer.id).events.extend(buffer.events)
     for saved in image.items:

@@ -191,6 +191,7 @@ class Carrier(Execution):
         self.item = self.out = self.lost = None
         self.fired = False
         self.phase = SETTLE
+        run.note_dropped(item, reason, name, 0)
         for event in () if out is None else results(out):
             run.dead_letter(event, reason, name, 0)
         if phase is not SETTLE:
@@ -568,7 +569,7 @@ class Carrier(Execution):
             run.hooks.retry_scheduled(run.run_id, actor.name, self.event, made.failures, delay)
         if run.journal is not None:
             # What the attempt did stands; the numbering of effects begins anew with the next one.
-            self.record("failed", delay)
+            self.record("failed", (delay, made.kept(run.timers.clock())))
         await self._again_in(delay)
         return BODY
 
@@ -604,9 +605,9 @@ class Carrier(Execution):
             return
         if verdict.reason is not None:
             if run.journal is not None:
-                self.record("dropped", verdict.reason)
+                self.record("dropped", (verdict.reason, "", 0))
             item, self.item = self.item, None
-            run.discard(item, verdict.reason, actor.name, made.failures, self)
+            run.let_go(item, verdict.reason, actor.name, made.failures, self)
             self._give_up()
             return
         error = verdict.error or error
@@ -641,13 +642,14 @@ class Carrier(Execution):
             run.retire(one)
             if run.hooks.actor_restarted is not None:
                 run.hooks.actor_restarted(run.run_id, one.name, error)
+        made = self.attempts_made
+        if made is not None:
+            made.restart(run.timers.clock() + delay)
         if run.journal is not None:
-            self.record("failed", delay)
+            self.record("failed", (delay, None if made is None else made.kept(run.timers.clock())))
         pause = None
         if delay > 0:
             pause = Pause(run, restarted, delay)  # first, so that the actor has slots again when the event is due
-        if self.attempts_made is not None:
-            self.attempts_made.restart(run.timers.clock() + delay)
         try:
             await self._again_in(delay)
         finally:

@@ -18,7 +18,7 @@ import anyio
 
 from actorflow._runtime.actor import Actor, Delivery
 from actorflow._runtime.carrier import Carrier
-from actorflow._runtime.fan_in import gather, join, release
+from actorflow._runtime.fan_in import abandon, gather, join, release
 from actorflow._runtime.gates import Gates
 from actorflow._runtime.groups import Group, Member, Trail
 from actorflow._runtime.inbox import Outbox, Room
@@ -33,11 +33,14 @@ from actorflow.abc import DeadLetter, Journal, Record
 from actorflow.errors import BackpressureDeadlock, WorkflowRuntimeError
 from actorflow.events import Event, GatheredEvent, HumanResponseEvent, StopEvent, describe
 
-__all__ = ["Dispatch"]
+__all__ = ["RECORD_BITS", "Dispatch"]
 
 logger = logging.getLogger("actorflow")
 
 DEAD_LETTERS = 10_000
+
+RECORD_BITS = 20
+"""With a journal an event's number is that of the record which caused it, shifted by so many bits, and a counter."""
 
 
 class Sender(Protocol):
@@ -146,6 +149,10 @@ class Dispatch(Timer):
         """Writes to the run's stream."""
         raise NotImplementedError
 
+    def publish_recorded(self, event: Event, record: int) -> None:
+        """The same with a journal: readers see it once its record is durable."""
+        raise NotImplementedError
+
     def stop(self, event: StopEvent[Any], own: Carrier | None) -> None:
         """Ends the run with a result."""
         raise NotImplementedError
@@ -163,9 +170,10 @@ class Dispatch(Timer):
         raise NotImplementedError
 
     def append(self, record: Record) -> int:
-        """Puts a record into the journal, which there is."""
+        """Puts a record into the journal, which there is; what it causes is numbered after it, live and in a fold alike."""
         assert self.journal is not None  # noqa: S101
         self.appended = self.journal.append(record)
+        self.numbers = self.appended << RECORD_BITS
         return self.appended
 
     # ------------------------------------------------------------------------------------------------ carriers
@@ -265,6 +273,29 @@ class Dispatch(Timer):
                 ):
                     self._resolved(target, event)
 
+    def check_kept(self, event: Event, step: str | None) -> None:
+        """Refuses an event from outside that could only be kept and is not, before the journal has it.
+
+        Raises:
+            WorkflowRuntimeError: Too many of its class are kept.
+        """
+        waits = self.waits
+        if (
+            waits is not None
+            and step is None
+            and waits.is_full(type(event))
+            and not self.plan.route(type(event)).receivers
+            and waits.find(event) is None
+        ):
+            raise self._too_many(event)
+
+    def _too_many(self, event: Event) -> WorkflowRuntimeError:
+        return WorkflowRuntimeError(
+            f"run {self.run_id} of {self.plan.name} keeps {KEPT} events of class {type(event).__name__} for steps that wait for "
+            "one, and takes no more; send one when it is asked for",
+            code="AF081",
+        )
+
     def route(
         self,
         event: Event,
@@ -297,13 +328,17 @@ class Dispatch(Timer):
             return
         if route.kind == "stream":
             self.prompts += 1
-            self.publish(event)
+            if self.journal is None:
+                self.publish(event)
+            else:
+                self.publish_recorded(event, self.appended)
         elif self.prompts and isinstance(event, HumanResponseEvent):
             self.prompts -= 1
-        answered = self.waits is not None and self._answer(event, record)
-        if self.expected and not answered:
-            answered = self._keep_expected(event, record)
         receivers = route.receivers if step is None else (self.plan.by_name[step],)
+        fresh = not receivers and route.kind != "stream"
+        answered = self.waits is not None and self._answer(event, record, fresh=fresh)
+        if self.expected and not answered:
+            answered = self._keep_expected(event, record, fresh)
         if not receivers:
             if route.kind != "stream" and not answered:
                 self._nobody(event, sender, record)
@@ -336,6 +371,10 @@ class Dispatch(Timer):
         """An error of what a body sent or returned fails the run."""
         step = "" if sender is None else sender.actor.name
         self.fail(error, step=step, own=None if sender is None or sender.in_body else sender)
+
+    def abandon(self, group: Group, where: str, sender: Carrier | None) -> None:
+        """A list has got what it takes: the rest of it is taken out."""
+        abandon(self, group, where, sender)
 
     def place(self, sender: Sender, target: Actor, item: Any, room: Room | None) -> bool:
         """Puts an item into an inbox, or into the sender's lane to it; whether there was room."""
@@ -385,23 +424,26 @@ class Dispatch(Timer):
     def drop(self, item: Any, reason: str) -> None:
         """An event goes to the dead letters because an inbox was full."""
         self._dropped += 1
-        self.discard(item, reason, None, 0)
+        self.discard(item, reason, None, 0, cause="full")
+
+    def _mark(self) -> int:
+        """What a journal knows an event by that no step accepts, and a wait takes or will take."""
+        if self.journal is None:
+            return 0
+        self.numbers += 1
+        return self.numbers
 
     def _nobody(self, event: Event, sender: Carrier | None, record: int) -> None:
         """No step accepts an event, and nobody waits for it: yet."""
         name = type(event).__name__
+        mark = self._mark()
         if self.plan.may_wait and (sender is None or isinstance(event, (HumanResponseEvent, self.plan.waited_for))):
             if self.waits is None:
                 self.waits = Waits()
-            if not self.waits.keep(event, record):
-                error = WorkflowRuntimeError(
-                    f"run {self.run_id} of {self.plan.name} keeps {KEPT} events of class {name} for steps that wait for one, and "
-                    "takes no more; send one when it is asked for",
-                    code="AF081",
-                )
+            if not self.waits.keep(event, record, mark):
                 if sender is None:
-                    raise error
-                self.blame(error, sender)
+                    raise self._too_many(event)
+                self.blame(self._too_many(event), sender)
             return
         where = "outside" if sender is None else f"{self.plan.name}.{sender.actor.name}"
         reason = f"no step of {self.plan.name} accepts {name}"
@@ -429,8 +471,42 @@ class Dispatch(Timer):
             if self.hooks.dead_letter is not None:
                 self.hooks.dead_letter(self.run_id, one, reason)
 
-    def discard(self, item: Any, reason: str, step: str | None, attempt: int, sender: Carrier | None = None) -> None:
-        """The same, and what the event came of has nothing more to expect of it."""
+    def discard(
+        self,
+        item: Any,
+        reason: str,
+        step: str | None,
+        attempt: int,
+        sender: Carrier | None = None,
+        *,
+        cause: str = "",
+    ) -> None:
+        """The same, of an event on its way, which a journal is told.
+
+        Args:
+            item: The event.
+            reason: Why nobody handles it.
+            step: Of the step that failed on it.
+            attempt: The attempt that did.
+            sender: Whoever is at work.
+            cause: ``full`` or ``lost`` where that is a consequence of the record that is being carried out, at whose
+                consequences it counts: an inbox was full, or a list has got what it takes.
+        """
+        before = self.numbers
+        self.note_dropped(item, reason, step, attempt, cause)
+        self.let_go(item, reason, step, attempt, sender)
+        if cause:
+            self.numbers = before
+
+    def note_dropped(self, item: Any, reason: str, step: str | None, attempt: int, cause: str = "") -> None:
+        """Tells the journal, if there is one, that nobody handles an event any more."""
+        if self.journal is not None and isinstance(item, Delivery):
+            k = -1 if step is None else self.plan.by_name[step]
+            told = (reason, cause, self.numbers if cause else 0)
+            self.append(Record(self.run_id, "dropped", (item.number, k), attempt, (), told))
+
+    def let_go(self, item: Any, reason: str, step: str | None, attempt: int, sender: Carrier | None = None) -> None:
+        """An event is a dead letter, and what it came of has nothing more to expect of it."""
         self.dead_letter(item, reason, step, attempt)
         if isinstance(item, Delivery) and item.member is not None:
             release(self, item.member, sender)
@@ -492,7 +568,7 @@ class Dispatch(Timer):
         if counts:
             self.expected, self._kept_meanwhile, self.single = dict(counts), [], {}
 
-    def _keep_expected(self, event: Event, record: int) -> bool:
+    def _keep_expected(self, event: Event, record: int, fresh: bool) -> bool:
         """Keeps an event for a body that has not come to its wait again yet; whether there is such a body."""
         assert self.expected is not None  # noqa: S101
         if not any(kind.__name__ in self.expected for kind in type(event).__mro__):
@@ -501,7 +577,11 @@ class Dispatch(Timer):
             self.waits = Waits()
         assert self._kept_meanwhile is not None  # noqa: S101
         self._kept_meanwhile.append(event)
-        return self.waits.keep(event, record)
+        if not self.waits.keep(event, record, self.numbers + 1 if fresh and self.journal is not None else 0):
+            return False
+        if fresh:
+            self._mark()
+        return True
 
     def waits_again(self, name: str) -> None:
         """A body has come to its wait again, or will never."""
@@ -528,14 +608,14 @@ class Dispatch(Timer):
         """Whether an open wait of that id has published its prompt."""
         return bool(wait_id) and any(w.id == wait_id and w.prompt is not None for w in self.waits or ())
 
-    def _answer(self, event: Event, record: int) -> bool:
-        """Gives an event to the oldest wait that it answers; whether there was one."""
+    def _answer(self, event: Event, record: int, mark: int = 0, *, fresh: bool = False) -> bool:
+        """Gives an event to the oldest wait that it answers, as one that no step accepts where `fresh`; whether there was one."""
         waits = self.waits
         assert waits is not None  # noqa: S101
         while (wait := waits.find(event)) is not None:
             self.close_wait(wait)
             if wait.error is None:
-                wait.event, wait.record = event, record
+                wait.event, wait.record, wait.mark = event, record, self._mark() if fresh else mark
                 if self.hooks.wait_answered is not None:
                     self.hooks.wait_answered(self.run_id, wait.actor.name, event)
             wait.fire()
@@ -543,11 +623,11 @@ class Dispatch(Timer):
                 return True
         return False
 
-    def answer_again(self, event: Event, record: int) -> None:
+    def answer_again(self, event: Event, record: int, mark: int) -> None:
         """The body that was answered is gone before it saw the answer: the next one that waits gets it, or a later one."""
         assert self.waits is not None  # noqa: S101
-        if self.done or not self._answer(event, record):
-            self.waits.keep(event, record, first=True)
+        if self.done or not self._answer(event, record, mark):
+            self.waits.keep(event, record, mark, first=True)
 
     # ------------------------------------------------------------------------------------------------ blocked
     def relieve(self, actor: Actor) -> None:

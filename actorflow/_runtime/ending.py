@@ -30,9 +30,37 @@ from actorflow.events import (
 )
 from actorflow.resources import Scope
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "error_of"]
 
 logger = logging.getLogger("actorflow")
+
+
+def error_of(event: StopEvent[Any], run_id: str, name: str) -> BaseException | None:
+    """The error that a run ended with whose terminal event was `event`; None for a result."""
+    if isinstance(event, WorkflowFailedEvent):
+        return event.exception
+    if isinstance(event, WorkflowTimedOutEvent):
+        return timed_out(event, run_id, name)
+    return cancelled(event, run_id, name) if isinstance(event, WorkflowCancelledEvent) else None
+
+
+def timed_out(
+    event: WorkflowTimedOutEvent, run_id: str, name: str, last: BaseException | None = None
+) -> WorkflowTimeoutError:
+    """The error of a run that has outlived its timeout, and what failed last in it."""
+    error = WorkflowTimeoutError(
+        f"run {run_id} of {name} did not end within {event.timeout:g} s; "
+        f"still at work: {', '.join(event.active_steps) or 'nothing'}"
+        + ("" if last is None else f"; what failed last, and was to be tried again: {last!r}"),
+        code="AF011",
+    )
+    error.__cause__ = last
+    return error
+
+
+def cancelled(event: WorkflowCancelledEvent, run_id: str, name: str) -> WorkflowCancelledError:
+    """The error of a run that was cancelled."""
+    return WorkflowCancelledError(f"run {run_id} of {name} was cancelled: {event.reason}", code="AF021")
 
 
 class _Alarm:
@@ -81,6 +109,7 @@ class Ending(Publishing):
         "_ended",
         "_handed_back",
         "_idle_said",
+        "_journal_over",
         "_result_error",
         "children",
         "last_without_result",
@@ -105,6 +134,7 @@ class Ending(Publishing):
         self._awaiters = 0
         self._closing = 0
         self._handed_back = False
+        self._journal_over = False
 
     # ------------------------------------------------------------------------------------------------ stalled
     @property
@@ -176,10 +206,8 @@ class Ending(Publishing):
     def cancel(self, reason: str, *, closing: bool = False) -> None:
         """Ends the run as cancelled."""
         if not self.done:
-            error = WorkflowCancelledError(
-                f"run {self.run_id} of {self.plan.name} was cancelled: {reason}", code="AF021"
-            )
-            self._finish(WorkflowCancelledEvent(reason=reason), error, None, closing=closing)
+            event = WorkflowCancelledEvent(reason=reason)
+            self._finish(event, cancelled(event, self.run_id, self.plan.name), None, closing=closing)
 
     def cancelled_from_outside(self) -> None:
         """A carrier's task was cancelled by somebody else: the runtime or the event loop ends."""
@@ -201,15 +229,9 @@ class Ending(Publishing):
         active = tuple(sorted({carrier.actor.name for carrier in self.carriers}))
         failing = [made for carrier in self.carriers if (made := carrier.attempts_made) is not None]
         last = max(failing, key=_when, default=None)
-        error = WorkflowTimeoutError(
-            f"run {self.run_id} of {self.plan.name} did not end within {timeout:g} s; "
-            f"still at work: {', '.join(active) or 'nothing'}"
-            + (f"; what failed last, and was to be tried again: {last.last_error!r}" if last is not None else ""),
-            code="AF011",
-        )
-        if last is not None:
-            error.__cause__ = last.last_error
-        self._finish(WorkflowTimedOutEvent(timeout=timeout, active_steps=active), error, None)
+        event = WorkflowTimedOutEvent(timeout=timeout, active_steps=active)
+        error = timed_out(event, self.run_id, self.plan.name, None if last is None else last.last_error)
+        self._finish(event, error, None)
 
     def _report_unwinding(self) -> None:
         """What still runs `grace` seconds after the run's end, and every `grace` seconds from then on."""
@@ -232,7 +254,7 @@ class Ending(Publishing):
         self._terminal = event
         self._result_error = error
         self.timers.drop(self)
-        self._handed_back = closing
+        self._handed_back = self._journal_over = closing
         if self.pool is None:
             self._close_journal()  # else once the resources are closed, which may fail
         if self.pending:
@@ -249,6 +271,15 @@ class Ending(Publishing):
     def _close_journal(self) -> None:
         if self.journal is not None and not self._handed_back:
             self._closing = self.append(Record(self.run_id, "closed", value=self._terminal))
+            self._journal_over = True
+
+    def append(self, record: Record) -> int:
+        """Puts a record into the journal; what bodies do that unwind is none once the run is over or handed back."""
+        return self.appended if self._journal_over else super().append(record)
+
+    def end_as(self, event: StopEvent[Any], error: BaseException | None) -> None:
+        """Ends as its journal says that it has."""
+        self._finish(event, error, None)
 
     def left(self, carrier: Carrier) -> None:
         """A carrier's task has ended."""

@@ -36,7 +36,16 @@ from actorflow.events import Event, describe
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore, copy_data
 
-__all__ = ["OUTBOX_LIMIT", "Attempts", "Execution", "Phase", "by_another_task", "current_execution", "not_an_event"]
+__all__ = [
+    "OUTBOX_LIMIT",
+    "Attempts",
+    "Execution",
+    "Phase",
+    "by_another_task",
+    "current_execution",
+    "made_once",
+    "not_an_event",
+]
 
 OUTBOX_LIMIT = 100_000
 """How many events of one execution may be parked before a sync send is refused."""
@@ -61,7 +70,8 @@ _BY_NAME = {"asked": 2, "once": 3, **dict.fromkeys(_WAITS, 4)}
 """Where these entries say whether the body's own task did it, and none that it has started."""
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-_FOR_ITSELF = frozenset({"get", "now", "seed", "ask_id"})
+_DRAWN = frozenset({"get", "now", "seed"})
+_FOR_ITSELF = _DRAWN | {"asked", "waiting", "expired", "raised", "cut"}
 
 _new_context = Context.__new__
 _no_attempts = RetryInfo()
@@ -88,6 +98,16 @@ class Attempts:
         self.failures = 0
         self.last_error: BaseException | None = None
         self.last_failed_at: datetime | None = None
+
+    def kept(self, now: float) -> dict[str, Any]:
+        """The fields of an `AttemptsImage`."""
+        return {
+            "failures": self.failures,
+            "since_began": now - self.began,
+            "since_failure": now - self.first_failure,
+            "error": self.last_error,
+            "failed_at": None if self.last_failed_at is None else self.last_failed_at.isoformat(),
+        }
 
     @classmethod
     def restored(cls, image: AttemptsImage, now: float) -> Attempts:
@@ -213,6 +233,8 @@ class Execution(Timer):
             if self.open_waits or self.woken:
                 self._leave_waits_behind()
         if self.replay is not None:
+            if self.held is not None:
+                self._keep_released(self.held)
             self._end_replay(self.replay)
         self.log = None
         if error is not None:
@@ -300,6 +322,13 @@ class Execution(Timer):
             return False
         self.token = current_execution.set(self)
         return True
+
+    def _keep_released(self, held: list[tuple[str, Event, str | None]]) -> None:
+        """An atomic body that had ended before, and has ended again: what it had let go by then does not happen twice."""
+        replay = self.replay
+        while held and replay and replay[0][0] == ("publish" if held[0][0] == "publish" else "send"):
+            replay.popleft()
+            del held[0]
 
     def _end_replay(self, replay: Iterable[Sequence[Any]]) -> None:
         """The body that ran again has ended: it must have done all that it did the first time."""
@@ -552,13 +581,12 @@ class Execution(Timer):
                 self._post_now(event, step, apart=kind == "apart")
         self.log = None  # it will not run again
 
-    def _publish_now(self, event: Event, kind: str = "publish") -> None:
-        if kind != "prompt":  # which the wait stands for
-            self.note(_PUBLISHED)
+    def _publish_now(self, event: Event) -> None:
+        self.note(_PUBLISHED)
         if self.run.journal is None:
             self.run.publish(event)
         else:
-            self._effect(kind, event)
+            self._effect("publish", event)
             self.record("ops")
 
     def _post_now(self, event: Event, step: str | None, *, apart: bool) -> None:
@@ -727,7 +755,7 @@ class Execution(Timer):
         batch = actor.buffer(buffer_id).add(event, expected)
         self.note(_LACKING if batch is None else ("collect", tuple(batch)))
         if run.journal is not None:
-            self._effect("collect", buffer_id, event, batch)
+            self._effect("collect", buffer_id, event, None if batch is None else tuple(actor.buffer(buffer_id).taken))
         return batch
 
     async def wait(
@@ -762,9 +790,17 @@ class Execution(Timer):
         wait.own = self._in_own_task()
         before = self._wait_again(wait) if self.replay else None
         if before is None:
-            if prompt is not None and not run.is_prompted(wait_id):
-                self._publish_now(prompt, "prompt")
+            prompted = prompt is None or run.is_prompted(wait_id)
             self.note(wait)
+            if run.journal is None:
+                if prompt is not None and not prompted:
+                    run.publish(prompt)
+            else:
+                # In one record: whoever has asked waits, and whoever waits has asked.
+                if not prompted:
+                    self._effect("prompt", prompt)
+                self._effect("waiting", timeout, kind.__name__, wait.id, wait.own)
+                self.record("ops")
         elif before[0] == "waiting":
             self._mark_again(wait)
             timeout = before[1]
@@ -786,17 +822,21 @@ class Execution(Timer):
         except BaseException:
             self._over(wait, "expired" if wait.expired else "cut")
             if wait.event is not None:
-                run.answer_again(wait.event, wait.record)
+                run.answer_again(wait.event, wait.record, wait.mark)
+            if run.journal is not None and not wait.expired:
+                self._effect("cut", None, wait.kind.__name__, wait.id)
             raise
         if wait.error is not None:
             self._over(wait, "raised", wait.error)
+            if run.journal is not None:
+                self._effect("raised", wait.error, wait.kind.__name__, wait.id)
             try:
                 raise wait.error
             finally:
                 del self, wait  # the traceback would hold them, and they the error
         self._over(wait, "answer", wait.event)
         if run.journal is not None:
-            self._effect("answer", wait.event)
+            self._effect("answer", wait.event, wait.mark, wait.kind.__name__, wait.id)
         return wait.event
 
     def _over(self, wait: Wait, what: str, value: object = None) -> None:
@@ -835,6 +875,8 @@ class Execution(Timer):
         before = self._once_again(key) if self.replay else None
         if before is None:
             self.note(mark)
+            if self.run.journal is not None:
+                self._effect("asked", key, mark[2])
         elif before[0] == "asked":
             self._mark_again(mark)
         else:
@@ -846,6 +888,8 @@ class Execution(Timer):
         else:
             await checkpoint()
         mark[:] = ["once", key, copy_data(value), mark[2]]
+        if self.log is not None:
+            self.log = made_once(self.log, mark)
         if self.run.journal is not None:
             self._effect("once", key, value)
             await self.run.journal.sync(self.record("ops"))
@@ -873,7 +917,7 @@ class Execution(Timer):
             self._waited(wait)
         if wait.expired:
             if run.journal is not None:
-                self._effect("expired")
+                self._effect("expired", None, wait.kind.__name__, wait.id)
             self._expired(wait.kind, timeout)
 
     def _expired(self, kind: type[Event], timeout: float | None) -> NoReturn:
@@ -934,6 +978,14 @@ def by_another_task(entry: Sequence[Any]) -> bool:
     """Whether a deed in a log was done by a task that the body had started; of most deeds nobody knows."""
     place = _BY_NAME.get(entry[0])
     return place is not None and len(entry) > place and entry[place] is False
+
+
+def made_once(log: Sequence[Any], once: Sequence[Any]) -> list[Any]:
+    """A log without what was read and drawn for a value that is in it itself now, where one task alone has done all."""
+    if any(not entry.own if isinstance(entry, Wait) else by_another_task(entry) for entry in log):
+        return list(log)
+    place = next((place for place, entry in enumerate(log) if entry is once), len(log))
+    return [*log[:place], *(entry for entry in log[place:] if isinstance(entry, Wait) or entry[0] not in _DRAWN)]
 
 
 def _takes_none(_: object) -> bool:

@@ -16,7 +16,7 @@ from actorflow.collect import Take
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, GatheredEvent, describe
 
-__all__ = ["close", "fan_out", "gather", "join", "look_again", "misses", "release"]
+__all__ = ["abandon", "close", "fan_out", "gather", "join", "look_again", "misses", "release"]
 
 JOIN_LIMIT = 100_000
 """How many events a step with several event parameters holds while their partners are missing."""
@@ -136,7 +136,7 @@ def gather(
         if batch is not None:
             _give(run, target, group, batch, gathering.trail, sender)
             if isinstance(collect.release, Take) and collect.release.losers == "cancel":
-                _abandon(run, group, where, sender)
+                run.abandon(group, where, sender)
     if own is not None:
         release(run, own, sender)
 
@@ -215,7 +215,7 @@ def _too_few(run: DispatchSide, group: Group, k: int, gathering: Gathering, send
     run.blame(error, sender)
 
 
-def _abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | None) -> None:
+def abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | None, cause: str = "lost") -> None:
     """Takes out what is left of the members that have not won: queued, held by joins, and in bodies."""
     group.abandoned = True
 
@@ -232,7 +232,7 @@ def _abandon(run: DispatchSide, group: Group, where: str, sender: SenderSide | N
         if carrier.item is not None and lost(carrier.item):
             carrier.lose(reason)
     for item in gone:
-        run.discard(item, reason, None, 0, sender)
+        run.discard(item, reason, None, 0, sender, cause=cause)
 
 
 def close(run: DispatchSide, group: Group) -> None:
@@ -241,7 +241,10 @@ def close(run: DispatchSide, group: Group) -> None:
 
 
 def look_again(run: DispatchSide, members: Iterable[Member]) -> None:
-    """Sees which members of a run that goes on from an image are stuck."""
+    """Sees which members of a run that goes on from an image are stuck, and which were to be taken out."""
+    for group in list(run.groups or ()):
+        if group.abandoned:
+            abandon(run, group, f"what gathers the list of {run.plan.steps[group.opener].name}", None, "")
     for member in members:
         if member.live and member.live == member.held:
             _stuck(run, member, None)
@@ -333,7 +336,7 @@ def _never(run: DispatchSide, group: Group, sender: SenderSide | None) -> None:
         opener = f"{plan.name}.{plan.steps[group.opener].name}"
         reason = f"it waited for partners, and all that is taken of the list of {opener} has come"
         for item in _let_go(run, lambda item: item.member is not None and item.member.group is group):
-            run.discard(item, reason, None, 0, sender)
+            run.let_go(item, reason, None, 0, sender)  # it follows from what is in the journal
         return
     missing = [misses(actor) for actor in run.actors if actor is not None and actor.join and actor.join.held]
     error = WorkflowRuntimeError(

@@ -17,14 +17,19 @@ class Buffer:
 
     Costs O(1) a call until a batch may be complete: fewer events than the batch needs cannot fill it, and once a
     type is known to be lacking only an event of that type is a reason to look again.
+
+    Attributes:
+        events: What waits.
+        taken: Where the events of the last batch stood, in the order of the batch.
     """
 
-    __slots__ = ("_expected", "_lacking", "events")
+    __slots__ = ("_expected", "_lacking", "events", "taken")
 
     def __init__(self) -> None:
         self.events: deque[Event] = deque()
         self._expected: Sequence[type[Event]] | None = None
         self._lacking: type[Event] | None = None
+        self.taken: Sequence[int] = ()
 
     def add(self, event: Event, expected: Sequence[type[Event]]) -> list[Event] | None:
         """Adds an event and takes out a batch of `expected`, in that order, if it is complete now."""
@@ -43,9 +48,18 @@ class Buffer:
         if first is not None and all(type(e) is first for e in events) and all(t is first for t in expected):
             # One type only, the usual case.
             batch = [events.popleft() for _ in expected]
+            self.taken = range(len(batch))
             self._lacking = None
             return batch
         return self._match(expected)
+
+    def take(self, places: Sequence[int]) -> list[Event]:
+        """Takes out the batch that stands at these places, as `add` did."""
+        before = list(self.events)
+        gone = set(places)
+        self.events = deque(event for place, event in enumerate(before) if place not in gone)
+        self._lacking = None
+        return [before[place] for place in places]
 
     def missing(self) -> list[type[Event]]:
         """The types that the batch asked for last still lacks; [] where nothing waits in the buffer."""
@@ -65,6 +79,7 @@ class Buffer:
         """Fills the places of a batch: exact types first, then subclasses, the most derived places first."""
         rest: list[Event | None] = list(self.events)
         batch: list[Event | None] = [None] * len(expected)
+        places: dict[int, int] = {}
         waiting: dict[type, deque[int]] = {}
         for i, event in enumerate(rest):
             waiting.setdefault(type(event), deque()).append(i)
@@ -73,7 +88,7 @@ class Buffer:
             own = waiting.get(wanted)
             if own:
                 i = own.popleft()
-                batch[place], rest[i] = rest[i], None
+                batch[place], rest[i], places[place] = rest[i], None, i
             else:
                 open_places.append(place)
         open_places.sort(key=lambda place: -len(expected[place].__mro__))
@@ -81,12 +96,13 @@ class Buffer:
             wanted = expected[place]
             for i, event in enumerate(rest):
                 if event is not None and isinstance(event, wanted):
-                    batch[place], rest[i] = event, None
+                    batch[place], rest[i], places[place] = event, None, i
                     break
             else:
                 self._lacking = wanted
                 return None
         self._lacking = None
+        self.taken = [places[place] for place in range(len(expected))]
         self.events = deque(event for event in rest if event is not None)
         return [event for event in batch if event is not None]
 

@@ -26,6 +26,7 @@ from actorflow._runtime.gates import Gates
 from actorflow._runtime.instruments import Hooks, Verbose
 from actorflow._runtime.limits import Limit
 from actorflow._runtime.opening import settle
+from actorflow._runtime.recovery import Folded, resume
 from actorflow._runtime.resources import Pool
 from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
@@ -320,6 +321,29 @@ class Keeper:
             parent = starter.run
             assert isinstance(parent, LiveRun)  # noqa: S101
             parent.adopt_child(run, starter)
+        self.runs.add(run)
+        if workflow._actorflow_options.num_concurrent_runs is None or self._take_turn(run):
+            run.begin()
+        return run
+
+    def revive(self, workflow: Any, run_id: str, folded: Folded, journal: Journal) -> LiveRun:
+        """Lets a run go on that was read from its journal; it belongs to this runtime.
+
+        Args:
+            workflow: An instance of its workflow.
+            run_id: Its id.
+            folded: What it was.
+            journal: Where it goes on being recorded.
+        """
+        self.check_open(workflow)
+        plan = plan_of(workflow)
+        if plan.gated:
+            self.gates.check(plan)
+        run = LiveRun(self, workflow, plan, None, None, run_id)
+        run.owned = False
+        run.keep_in(journal, folded.state)
+        run.resume = functools.partial(resume, run, folded)
+        run.variables = copy_context()
         self.runs.add(run)
         if workflow._actorflow_options.num_concurrent_runs is None or self._take_turn(run):
             run.begin()

@@ -59,7 +59,7 @@ class Publishing(Dispatch):
             self.hooks.event_published(self.run_id, event)
 
     def publish_recorded(self, event: Event, record: int) -> None:
-        """The same with a journal: readers see it once its record is durable."""
+        """Writes to the run's stream, with a journal: readers see it once its record is durable."""
         assert self.journal is not None  # noqa: S101
         if self._recorded is None:
             self._recorded = deque()

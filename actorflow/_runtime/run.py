@@ -22,7 +22,7 @@ from actorflow._runtime.inbox import Room
 from actorflow._runtime.ports import RuntimeSide
 from actorflow._runtime.router import Plan
 from actorflow._runtime.stream import Hub, Stream
-from actorflow.abc import DeadLetter, OpenWait, Record
+from actorflow.abc import DeadLetter, Journal, OpenWait, Record
 from actorflow.context import Context
 from actorflow.errors import ContextStateError, WorkflowRuntimeError
 from actorflow.events import Event, StopEvent
@@ -154,6 +154,12 @@ class LiveRun(handle.Run[Any], Ending):
             waiting: RunImage = self.resume.args[1]
             return attrs.evolve(waiting, early=tuple(self._early or ()))
         return self.runtime.image_of(self)
+
+    def keep_in(self, journal: Journal, state: StateStore[Any]) -> None:
+        """Goes on, before it has begun, with a journal and a state of its own."""
+        self.journal = journal
+        self.wrapped = True
+        self._state = state
 
     def kept_stream(self) -> Hub | None:
         """The buffer of the stream, if there is one."""
@@ -367,6 +373,8 @@ class LiveRun(handle.Run[Any], Ending):
             group.cancel_scope.cancel()
 
     def _journalled(self, event: Event, step: str | None) -> int:
+        if self.journal is not None:
+            self.check_kept(event, step)
         if self.hooks.event_sent is not None:
             self.hooks.event_sent(self.run_id, None, event)
         if self.journal is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from actorflow._runtime.actor import Actor, Suspension, Waiter
 from actorflow.events import Event
 
-__all__ = ["KEPT", "Wait", "Waits", "matcher"]
+__all__ = ["KEPT", "Kept", "Wait", "Waits", "matcher"]
 
 KEPT = 64
 """How many events of one class are kept for later waits."""
@@ -26,6 +26,10 @@ def matcher(requirements: Mapping[str, Any] | Callable[[Any], object] | None) ->
 _ABSENT = object()
 
 
+Kept: TypeAlias = tuple[Event, int, int]
+"""An event that is kept, the journal's record that it depends on, and what the journal knows it by."""
+
+
 class Wait(Suspension):
     """One body's wait.
 
@@ -38,6 +42,7 @@ class Wait(Suspension):
         judge: Says what is wrong with an answer, to its sender.
         event: The answer.
         record: The journal's record that the answer depends on.
+        mark: What the journal knows the answer by; 0 where it does not.
         error: What is to be raised in the body: `accepts` raised it on an event.
         expired: Whether its time passed first.
         timed: Whether it has a deadline.
@@ -47,7 +52,7 @@ class Wait(Suspension):
     """
 
     __slots__ = (
-        "accepts", "error", "event", "expired", "id", "judge", "kind", "left_behind", "number", "own", "prompt", "record",
+        "accepts", "error", "event", "expired", "id", "judge", "kind", "left_behind", "mark", "number", "own", "prompt", "record",
         "stirred", "timed", "waiter",
     )  # fmt: skip
 
@@ -69,6 +74,7 @@ class Wait(Suspension):
         self.judge: Callable[[Any], str | None] | None = None
         self.event: Event | None = None
         self.record = 0
+        self.mark = 0
         self.error: Exception | None = None
         self.expired = False
         self.timed = False
@@ -105,7 +111,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._open: dict[type[Event], dict[int, Wait]] = {}
-        self._kept: list[tuple[Event, int]] = []  # few, and mostly none: a list is small
+        self._kept: list[Kept] = []  # few, and mostly none: a list is small
         self.count = 0
 
     def open(self, wait: Wait) -> None:
@@ -157,40 +163,49 @@ class Waits:
         return None
 
     # ------------------------------------------------------------------------------------------------ kept events
-    def keep(self, event: Event, record: int, *, first: bool = False) -> bool:
+    def keep(self, event: Event, record: int, mark: int = 0, *, first: bool = False) -> bool:
         """Keeps an event for a later wait; False where too many of its class are kept already.
 
         Args:
             event: The event.
             record: The journal's record that it depends on.
+            mark: What the journal knows it by.
             first: Put it before the others: it was an answer already, to a body that is gone.
         """
         kind = type(event)
         if first:
-            self._kept.insert(0, (event, record))
-        elif len(self._kept) >= KEPT and sum(type(other) is kind for other, _ in self._kept) >= KEPT:
+            self._kept.insert(0, (event, record, mark))
+        elif len(self._kept) >= KEPT and self.is_full(kind):
             return False
         else:
-            self._kept.append((event, record))
+            self._kept.append((event, record, mark))
         return True
 
     def take(self, wait: Wait) -> bool:
         """Answers `wait` with the oldest kept event that will do, unless its predicate raises; whether it is over."""
-        for place, (event, record) in enumerate(self._kept):
+        for place, (event, record, mark) in enumerate(self._kept):
             if isinstance(event, wait.kind) and wait.would_take(event):
                 if wait.error is None:
-                    wait.event, wait.record = event, record
+                    wait.event, wait.record, wait.mark = event, record, mark
                     del self._kept[place]
                 return True
         return False
+
+    def put_back(self, event: Event, mark: int) -> None:
+        """Keeps an event that was kept, or given to a body that is gone, before the run went on from an image."""
+        self._kept.append((event, 0, mark))
+
+    def is_full(self, kind: type[Event]) -> bool:
+        """Whether no more events of a class are kept."""
+        return sum(type(other) is kind for other, _, _ in self._kept) >= KEPT
 
     def forget(self, event: Event) -> None:
         """Does not keep this very event any more, if it is kept."""
         self._kept = [kept for kept in self._kept if kept[0] is not event]
 
-    def peek(self) -> list[Event]:
+    def peek(self) -> list[Kept]:
         """All kept events; they stay kept."""
-        return [event for event, _ in self._kept]
+        return list(self._kept)
 
     @property
     def kept(self) -> int:
@@ -200,7 +215,7 @@ class Waits:
     def drain(self) -> Iterable[Event]:
         """Takes out all kept events."""
         kept, self._kept = self._kept, []
-        return [event for event, _ in kept]
+        return [event for event, _, _ in kept]
 
 
 def _number(wait: Wait) -> int:
