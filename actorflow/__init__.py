@@ -1,5 +1,7 @@
 """Event-driven workflows on typed, supervised actors, with structured concurrency, on asyncio and trio."""
 
+from typing import Any
+
 from actorflow._runtime.runtime import Runtime, RuntimeLauncher
 from actorflow.abc import DeadLetter, Instrument, OpenWait, ports
 from actorflow.asking import Answer, Ask
@@ -59,6 +61,17 @@ WorkflowHandler = Run
 ports.compiler = compile_workflow
 ports.snapshots = ContextSnapshots()
 ports.launcher = RuntimeLauncher()
+
+
+def _host(*args: object, **options: object) -> object:
+    """What works on runs of a store, imported when the first runtime has one: most programs have none."""
+    from actorflow.durable import RunHost  # noqa: PLC0415
+
+    make: Any = RunHost
+    return make(*args, **options)
+
+
+ports.host = _host
 
 __all__ = [
     "ActorflowError",

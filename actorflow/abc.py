@@ -24,8 +24,10 @@ __all__ = [
     "Launcher",
     "OpenWait",
     "Record",
+    "Recorded",
     "RunPort",
     "Snapshots",
+    "StoreHost",
     "Turns",
     "ports",
 ]
@@ -134,6 +136,25 @@ class Record:
     attempt: int = 1
     effects: Sequence[tuple[Any, ...]] = ()
     value: Any = None
+
+
+@attrs.frozen
+class Recorded:
+    """A record in its journal.
+
+    Attributes:
+        number: Its number there, counted from 1.
+        record: What it says.
+        at: When it was written, in seconds of the journal's clock.
+
+    Example:
+        >>> Recorded(1, Record("A-1", "created"), at=0.0).record.kind
+        'created'
+    """
+
+    number: int
+    record: Record
+    at: float
 
 
 class Journal(Protocol):
@@ -309,12 +330,45 @@ class Launcher(Protocol):
         ...
 
 
+class StoreHost(Protocol):
+    """What a runtime with a store leaves to others: everything that has to do with the store."""
+
+    async def open(self) -> None:
+        """Begins to work on runs of the store."""
+        ...
+
+    def closing(self) -> None:
+        """Takes no more runs from now on."""
+        ...
+
+    async def close(self) -> None:
+        """Hands back what is not finished, and lets go of the store."""
+        ...
+
+    async def start(self, workflow: Any, start_event: Event, run_id: str | None, /) -> Any:
+        """Makes a run, and returns its handle, a `Run`, when the run is durable."""
+        ...
+
+    async def get(self, run_id: str, /) -> Any:
+        """The handle of a run."""
+        ...
+
+    async def history(self, run_id: str, /) -> list[Recorded]:
+        """What a run has done."""
+        ...
+
+    async def fork(self, run_id: str, at: int, new_id: str | None, /) -> Any:
+        """Makes a run that goes on from an earlier moment of another one, and returns its handle."""
+        ...
+
+
 class _Ports:
     """Where the higher floors put themselves: bound once, by ``actorflow/__init__.py``."""
 
     compiler: Compiler
     snapshots: Snapshots
     launcher: Launcher
+    host: Callable[..., StoreHost]
 
 
 ports: _Ports = _Ports()

@@ -163,15 +163,17 @@ class Run(abc.ABC, Generic[R]):
         """
 
     @abc.abstractmethod
-    async def send_event(self, event: Event, step: str | None = None) -> None:
-        """Sends an event into the run and waits until there was room for it.
+    async def send_event(self, event: Event, step: str | None = None, *, event_id: str | None = None) -> None:
+        """Sends an event into the run and waits until there was room for it; into one of a store, until it is durable.
 
         Args:
             event: What to send.
             step: Name of the one step that is to get it; None for every step that accepts it.
+            event_id: Only of a store: what tells the event from others. Sent again with its id, it is taken once.
 
         Raises:
-            WorkflowRuntimeError: The run is over, or no step accepts the event.
+            WorkflowRuntimeError: The run is over, or no step accepts the event, or it has an id and the run no store.
+            StoreError: The store failed: send it again, with the same id.
         """
 
     @abc.abstractmethod

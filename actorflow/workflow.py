@@ -446,26 +446,32 @@ class Workflow(Generic[StartT, StopT]):
             if start_event is not None:
                 self._actorflow_twice("start event")
             start_event = start
-        expected: type[Event] = self._actorflow_graph().start_event
         goes_on = ctx is not None and not ctx._port.running and ctx._port.image() is not None
         if goes_on and start_event is None and not fields:
             pass  # with the run that the context holds
-        elif start_event is None:
-            start_event = expected(**fields)  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
-        elif fields:
+        else:
+            start_event = self._actorflow_start(start_event, fields)
+        run: Run[Any] = ports.launcher.start(self, start_event, ctx, run_id)
+        return run
+
+    def _actorflow_start(self, start_event: Any, fields: Mapping[str, Any]) -> Any:
+        """The start event of a run: the one that was given, or one made of fields."""
+        expected: type[Event] = self._actorflow_graph().start_event
+        if start_event is None:
+            return expected(**fields)
+        if fields:
             raise WorkflowRuntimeError(
                 f"{type(self).__name__}.run() got a start event and fields too ({', '.join(sorted(fields))}); "
                 "put the fields into the event",
                 code="AF022",
             )
-        elif not isinstance(start_event, expected):
+        if not isinstance(start_event, expected):
             raise WorkflowRuntimeError(
                 f"{type(self).__name__} starts with {expected.__name__}, not with {start_event!r}; "
                 f"pass run(start_event={expected.__name__}(…))",
                 code="AF023",
             )
-        run: Run[Any] = ports.launcher.start(self, start_event, ctx, run_id)
-        return run
+        return start_event
 
     def _actorflow_twice(self, what: str) -> None:
         raise WorkflowRuntimeError(f"{type(self).__name__}.run() got two {what}s; give it one", code="AF024")

@@ -46,8 +46,8 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_records",),
     ),
     "run": (("_runtime.*",), ("_runtime",)),
+    "keep and watch": (("stores.*",), ("stores",), ("_stored",), ("durable", "telemetry")),
     "face": (("retry_policy", "resource"), ("",)),
-    "keep and watch": (("stores.*",), ("stores", "durable", "telemetry")),
     "edges": (("server.*",), ("server", "client"), ("cli",), ("__main__",)),
     "test kit": (("testing.*",), ("testing",)),
 }
@@ -62,8 +62,8 @@ PURPOSES: dict[str, str] = {
     "declare": "What a user writes down.",
     "compile": "What is decided once per class, in pure functions.",
     "run": "The one dispatcher. Private.",
+    "keep and watch": "What outlives a run, and what looks on. Imported when it is asked for.",
     "face": "What `import actorflow` gives, where the ports are bound, and the names that ported programs import.",
-    "keep and watch": "What outlives a run, and what looks on.",
     "edges": "How the world outside the process gets in.",
     "test kit": "Tools for tests of workflows, ours and other people's. Public.",
 }

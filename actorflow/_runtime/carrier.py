@@ -39,7 +39,13 @@ from actorflow._runtime.offload import ThreadPort, in_process, in_thread, thread
 from actorflow._runtime.resources import StepPool
 from actorflow._runtime.supervisor import Pause, after_failure, annotate, recovery, verdict_on
 from actorflow.context import Context
-from actorflow.errors import InternalError, NonDeterministicStep, StepTimeoutError, WorkflowRuntimeError
+from actorflow.errors import (
+    ActorflowError,
+    InternalError,
+    NonDeterministicStep,
+    StepTimeoutError,
+    WorkflowRuntimeError,
+)
 from actorflow.events import Event, StepFailedEvent, StopEvent, describe
 from actorflow.supervision import Supervise, affected
 
@@ -789,7 +795,9 @@ def _changed(pristine: Variables) -> bool:
         return True
 
 
-def _bug(exc: Exception) -> InternalError:
+def _bug(exc: Exception) -> Exception:
+    if isinstance(exc, ActorflowError):
+        return exc  # what was to be recorded cannot be kept, for instance
     error = InternalError(f"the dispatcher raised {exc!r}; this is a bug in actorflow, please report it", code="AF001")
     error.__cause__ = exc
     return error

@@ -20,7 +20,7 @@ from actorflow._runtime.resources import Pool
 from actorflow._runtime.router import Plan
 from actorflow._runtime.stall import diagnose
 from actorflow.abc import Record
-from actorflow.errors import WorkflowCancelledError, WorkflowStalled, WorkflowTimeoutError
+from actorflow.errors import StoreError, WorkflowCancelledError, WorkflowStalled, WorkflowTimeoutError
 from actorflow.events import (
     StopEvent,
     WorkflowCancelledEvent,
@@ -208,6 +208,21 @@ class Ending(Publishing):
         if not self.done:
             event = WorkflowCancelledEvent(reason=reason)
             self._finish(event, cancelled(event, self.run_id, self.plan.name), None, closing=closing)
+
+    def hand_back(self) -> None:
+        """The run is not this runtime's any more: what is at work on it stops, and nothing of that is recorded."""
+        self._journal_over = True
+        self.cancel("its store has it back", closing=True)
+
+    @property
+    def handed_back(self) -> bool:
+        """Whether it ended here, and is not over."""
+        return self._handed_back
+
+    def failure(self) -> BaseException | None:
+        """What it failed with; whoever asks has seen it."""
+        self.observed()
+        return self._result_error
 
     def cancelled_from_outside(self) -> None:
         """A carrier's task was cancelled by somebody else: the runtime or the event loop ends."""
@@ -454,6 +469,8 @@ class Ending(Publishing):
         try:
             if self.journal is not None:
                 await self.journal.sync(self._closing)
+        except StoreError:
+            self._handed_back = True  # nobody knows whether it is over
         finally:
             self._closing = 0
             self._task_over(1)

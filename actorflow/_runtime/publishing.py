@@ -10,7 +10,7 @@ from actorflow._runtime.dispatch import Dispatch
 from actorflow._runtime.ports import RuntimeSide
 from actorflow._runtime.router import Plan
 from actorflow._runtime.stream import Hub
-from actorflow.errors import WorkflowRuntimeError
+from actorflow.errors import StoreError, WorkflowRuntimeError
 from actorflow.events import Event, StopEvent
 
 __all__ = ["Publishing"]
@@ -79,6 +79,8 @@ class Publishing(Dispatch):
                     await self.journal.sync(record)
                 if self._recorded:
                     self.publish(self._recorded.popleft()[1])
+        except StoreError:
+            self._recorded.clear()  # nobody may see what may be lost, and the run is handed back
         finally:
             self._publishing = False
             self._task_over(1)

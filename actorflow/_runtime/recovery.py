@@ -35,27 +35,12 @@ from actorflow._runtime.run import LiveRun
 from actorflow._runtime.stream import KEEP, Hub
 from actorflow._runtime.timers import Timers
 from actorflow._runtime.waits import Waits
-from actorflow.abc import DeadLetter, Record
+from actorflow.abc import DeadLetter, Record, Recorded
 from actorflow.errors import InternalError, WorkflowRuntimeError
 from actorflow.events import Event, StopEvent, WorkflowFailedEvent
 from actorflow.state import StateStore, copy_data
 
-__all__ = ["Folded", "Recorded", "fold", "resume"]
-
-
-@attrs.frozen
-class Recorded:
-    """A record in its journal.
-
-    Attributes:
-        number: Its number there.
-        record: What it says.
-        at: When it was written, in seconds of some clock.
-    """
-
-    number: int
-    record: Record
-    at: float
+__all__ = ["Folded", "fold", "resume"]
 
 
 @attrs.frozen(kw_only=True)

@@ -282,8 +282,34 @@ class LiveRun(handle.Run[Any], Ending):
             for wait in self.waits
         )
 
-    async def send_event(self, event: Event, step: str | None = None) -> None:
+    async def unwound(self) -> None:
+        """Returns when everything has ended."""
+        await self._wait(owning=False)
+
+    def take_in(self, event: Event, step: str | None, fence: Callable[[], None]) -> None:
+        """Takes an event that was durable before it came here.
+
+        Args:
+            event: The event.
+            step: The one step that is to get it, or None.
+            fence: Called when nothing stands against it, before it is recorded.
+
+        Raises:
+            WorkflowRuntimeError: It is refused, before or after it was recorded.
+        """
+        self.check(event, step)
+        self.check_kept(event, step)
+        fence()
+        self.route(event, step, None, self._journalled(event, step))
+
+    async def send_event(self, event: Event, step: str | None = None, *, event_id: str | None = None) -> None:
         """Sends an event into the run and waits for room."""
+        if event_id is not None:
+            raise WorkflowRuntimeError(
+                f"run {self.run_id} of {self.plan.name} has no store, which alone knows an event again by its event_id; leave it "
+                "out, or start the run with a Runtime(store=…)",
+                code="AF315",
+            )
         await self.deliver(event, step)
 
     async def cancel_run(self) -> None:

@@ -14,11 +14,12 @@ from actorflow._runtime import _backend
 from actorflow._runtime.execution import current_execution
 from actorflow._runtime.keeper import Keeper
 from actorflow._runtime.run import LiveRun
-from actorflow.abc import DeadLetter, Instrument, Journal, Turns
+from actorflow.abc import DeadLetter, Instrument, Journal, Recorded, StoreHost, Turns, ports
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
 from actorflow.handle import Run
+from actorflow.storage import Store
 from actorflow.workflow import Workflow
 
 __all__ = ["Runtime", "RuntimeLauncher"]
@@ -45,6 +46,10 @@ class Runtime:
         grace: Seconds after which what does not end though its run has is reported, with its stack.
         on_failure: What becomes of the failure of a run that nobody awaits: ``"log"`` logs it, ``"raise"`` escalates it to
             the runtime, which cancels its other runs and its block, and is left with that error.
+        store: Where runs that `start` makes are kept, and runs of others are found: a store, or its address like
+            ``"sqlite:///runs.db"``; None for none. Then leaving the block hands back what is not finished.
+        workflows: With a store, the workflows whose runs are worked on here, an instance each.
+        idle_after: With a store, seconds after which a run that waits for the outside leaves memory; None for never.
 
     Example:
         >>> from actorflow import Runtime, StartEvent, StopEvent, Workflow, step
@@ -70,6 +75,9 @@ class Runtime:
         limits: Mapping[str, int] | None = None,
         grace: float = 5.0,
         on_failure: Literal["log", "raise"] = "log",
+        store: Store | str | None = None,
+        workflows: Sequence[Workflow[Any, Any]] = (),
+        idle_after: float | None = None,
     ) -> None:
         given: Mapping[str, object] = limits or {}
         for name, total in given.items():
@@ -80,6 +88,11 @@ class Runtime:
         if on_failure not in {"log", "raise"}:
             raise WorkflowRuntimeError(f"Runtime got on_failure={on_failure!r}; give 'log' or 'raise'", code="AF077")
         self._keeper = Keeper(instruments, turns, journal, limits, grace, on_failure)
+        self._host: StoreHost | None = None
+        if store is not None:
+            self._host = ports.host(self._keeper, store, workflows, idle_after=idle_after)
+        elif workflows:
+            raise WorkflowRuntimeError("Runtime got workflows= and no store=; give both or none", code="AF315")
         self._token: Token[Keeper | None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,6 +100,12 @@ class Runtime:
         if keeper.group is not None or keeper.closed:
             raise WorkflowRuntimeError("a Runtime can be entered once; make a new one", code="AF015")
         keeper.open(await anyio.create_task_group().__aenter__())
+        if self._host is not None:
+            try:
+                await self._host.open()
+            except BaseException as error:
+                await keeper.leave(error)
+                raise
         self._token = _current.set(keeper)
         return self
 
@@ -95,7 +114,16 @@ class Runtime:
     ) -> None:
         if self._token is not None:
             _current.reset(self._token)
-        await self._keeper.leave(exc)
+        host = self._host
+        if host is None:
+            await self._keeper.leave(exc)
+            return
+        host.closing()
+        try:
+            await self._keeper.leave(exc)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await host.close()
 
     @property
     def dead_letters(self) -> Sequence[DeadLetter]:
@@ -128,14 +156,19 @@ class Runtime:
         Args:
             workflow: The workflow instance.
             start_event: Its start event; None to make one of `fields`.
-            run_id: Id of the run; made up when None.
+            run_id: Id of the run; made up when None. With a store, asking again for a run with the same id and the same
+                event gives the same run.
             fields: Fields of the start event.
 
         Raises:
-            WorkflowRuntimeError: The runtime is not open.
+            WorkflowRuntimeError: The runtime is not open, or it has a store and was not given the workflow.
+            RunConflict: There is a run of this id in the store that was started with something else.
         """
         keeper = self._keeper
         keeper.check_open(workflow)
+        if self._host is not None:
+            stored: Run[Any] = await self._host.start(workflow, workflow._actorflow_start(start_event, fields), run_id)
+            return stored
         token = _current.set(keeper)
         try:
             run = workflow.run(start_event=start_event, run_id=run_id, **fields)
@@ -146,6 +179,46 @@ class Runtime:
         if keeper.journal is not None:
             await keeper.journal.sync(run.created)
         return run
+
+    async def get(self, run_id: str) -> Run[Any]:
+        """The handle of a run of the store, whichever process it is at work in.
+
+        Raises:
+            WorkflowRuntimeError: The runtime has no store, or there is no such run, or it is of another workflow.
+        """
+        found: Run[Any] = await self._stored().get(run_id)
+        return found
+
+    async def history(self, run_id: str) -> Sequence[Recorded]:
+        """All records of a run of the store, oldest first.
+
+        Raises:
+            WorkflowRuntimeError: The runtime has no store, or there is no such run, or it is of another workflow.
+        """
+        return await self._stored().history(run_id)
+
+    async def fork(self, run_id: str, *, at: int, new_id: str | None = None) -> Run[Any]:
+        """Makes a run that goes on from an earlier moment of another one, which may be over.
+
+        Args:
+            run_id: The run to copy.
+            at: Number of the last record to copy.
+            new_id: Id of the new run; made up when None.
+
+        Raises:
+            WorkflowRuntimeError: The runtime has no store, or there is no such run or record.
+            RunConflict: There is a run of the new id.
+        """
+        forked: Run[Any] = await self._stored().fork(run_id, at, new_id)
+        return forked
+
+    def _stored(self) -> StoreHost:
+        if self._host is None:
+            raise WorkflowRuntimeError(
+                "the runtime has no store, and so knows no runs but those that it has started; make it with Runtime(store=…)",
+                code="AF315",
+            )
+        return self._host
 
 
 _current: ContextVar[Keeper | None] = ContextVar("actorflow_runtime", default=None)

@@ -10,10 +10,10 @@ import anyio
 import attrs
 
 from actorflow._records import dump_record, load_record, record_serializer
-from actorflow._runtime.recovery import Folded, Recorded, fold
+from actorflow._runtime.recovery import Folded, fold
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.runtime import Runtime
-from actorflow.abc import Record
+from actorflow.abc import Record, Recorded
 from actorflow.errors import ActorflowError
 from actorflow.events import Event, StopEvent
 from actorflow.serialization import JsonSerializer

@@ -1,0 +1,278 @@
+"""The handle of a run on a store, wherever the run is at work: it reads the journal, and writes to the inbox."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from typing import Any, NoReturn, Protocol
+
+from actorflow import handle
+from actorflow._records import dump_record, load_record, record_serializer
+from actorflow._runtime.ending import error_of
+from actorflow._runtime.router import plan_of
+from actorflow._runtime.run import LiveRun
+from actorflow.abc import DeadLetter, OpenWait, Record, Recorded
+from actorflow.context import Context
+from actorflow.errors import ContextStateError, WorkflowRuntimeError
+from actorflow.events import Event, InputRequiredEvent, StopEvent
+from actorflow.serialization import JsonSerializer
+from actorflow.storage import Message, Receipt, RunInfo, Store, Topic
+
+__all__ = ["HostSide", "StoredRun", "published_by", "read_journal"]
+
+POLL = 1.0  # seconds between two looks where no hint comes
+
+
+class HostSide(Protocol):
+    """What a handle needs of the host of its process."""
+
+    @property
+    def store(self) -> Store: ...
+
+    def local(self, run_id: str, /) -> LiveRun | None:
+        """The run, where it is at work here."""
+        ...
+
+
+async def read_journal(store: Store, info: RunInfo, serializer: JsonSerializer, after: int = 0) -> list[Recorded]:
+    """All records of a run behind one."""
+    found: list[Recorded] = []
+    while entries := await store.read(info.run_id, after=after):
+        found += [Recorded(e.seq, load_record(info.run_id, e.kind, e.body, serializer), e.at) for e in entries]
+        after = entries[-1].seq
+    return found
+
+
+def published_by(record: Record) -> Iterator[Event]:
+    """What readers of a run's stream see of a record."""
+    for effect in record.effects:
+        kind = effect[0]
+        if kind in {"publish", "prompt"}:
+            yield effect[1]
+        elif kind in {"send", "apart", "list"} and record.kind != "created":
+            for event in effect[1] if kind == "list" else (effect[1],):
+                if isinstance(event, StopEvent):
+                    return  # what comes behind it is nobody's any more
+                if isinstance(event, InputRequiredEvent):
+                    yield event
+    if record.kind == "closed":
+        yield record.value
+
+
+class StoredStream(handle.Stream[Any]):
+    """What a run publishes, read from its journal: each reader sees all of it, and nothing before it is durable."""
+
+    __slots__ = ("_cursor", "_run", "_types")
+
+    def __init__(self, run: StoredRun, types: tuple[type[Event], ...], after: int | None) -> None:
+        self._run = run
+        self._types = types
+        self._cursor = 0 if after is None else after + 1
+
+    @property
+    def cursor(self) -> int:
+        """Number of the next event to be read."""
+        return self._cursor
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._read()
+
+    async def _read(self) -> AsyncGenerator[Any, None]:
+        run, number, after, seen = self._run, 0, 0, 0
+        while True:
+            for recorded in await run.records(after):
+                after = recorded.number
+                for event in published_by(recorded.record):
+                    number += 1
+                    if number > self._cursor:
+                        self._cursor = number
+                        if not self._types or isinstance(event, self._types):
+                            yield event
+                if recorded.record.kind == "closed":
+                    return
+            seen = await run.host.store.wake(Topic.JOURNAL, seen, POLL)
+
+
+class StoredRun(handle.Run[Any]):
+    """A run on a store; the public contract is `actorflow.handle.Run`."""
+
+    __slots__ = ("_end", "_error", "_info", "_live", "_serializer", "_workflow", "host")
+
+    def __init__(self, host: HostSide, workflow: Any, info: RunInfo) -> None:
+        self.host = host
+        self._workflow = workflow
+        self._info = info
+        self._serializer = record_serializer(type(workflow))
+        self._live: LiveRun | None = None
+        self._end: StopEvent[Any] | None = None
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        where = "here" if self.host.local(self.run_id) is not None else "in the store"
+        status = type(self._end).__name__ if self._end is not None else where
+        return f"<Run {self.run_id} of {self._info.workflow}: {status}>"
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self._info.run_id
+
+    async def records(self, after: int) -> list[Recorded]:
+        """The records behind one."""
+        return await read_journal(self.host.store, self._info, self._serializer, after)
+
+    # ------------------------------------------------------------------------------------------------ the end
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from self._wait().__await__()
+        return self.stop_event_result()
+
+    async def _wait(self) -> None:
+        seen = 0
+        while self._end is None:
+            live = self._here()
+            if live is not None:
+                await live.unwound()
+                if not live.handed_back:
+                    self._ended(live.get_stop_event(), live.failure())
+                    return
+            info = await self.host.store.get(self.run_id)
+            if info is None:
+                raise unknown(self.run_id)
+            if info.status.closed:
+                last = (await self.records(info.head - 1))[-1].record
+                self._ended(last.value, error_of(last.value, self.run_id, info.workflow))
+                return
+            seen = await self.host.store.wake(Topic.JOURNAL, seen, POLL)
+
+    def _here(self) -> LiveRun | None:
+        live = self.host.local(self.run_id)
+        if live is not None:
+            self._live = live
+        return live
+
+    def _ended(self, event: StopEvent[Any] | None, error: BaseException | None) -> None:
+        self._end, self._error = event, error
+
+    def is_done(self) -> bool:
+        """Whether it is known here that the run is over."""
+        if self._end is None:
+            live = self._here() or self._live
+            if live is not None and live.is_done() and not live.handed_back:
+                self._ended(live.get_stop_event(), live.failure())
+        return self._end is not None
+
+    def stop_event_result(self) -> Any:
+        """The result, or the error that ended the run."""
+        if not self.is_done() or self._end is None:
+            raise ContextStateError(
+                f"run {self.run_id} of {self._info.workflow} is not known here to be over; await it first", code="AF045"
+            )
+        if self._error is not None:
+            raise self._error
+        return self._end.result if type(self._end) is StopEvent else self._end
+
+    def get_stop_event(self) -> StopEvent[Any] | None:
+        """The terminal event."""
+        return self._end if self.is_done() else None
+
+    # ------------------------------------------------------------------------------------------------ in and out
+    def stream_events(self, *types: Any, expose_internal: bool = False, after: int | None = None) -> StoredStream:
+        """The events that the run publishes; what the runtime publishes itself is in no journal."""
+        kinds = types[1:] if types and isinstance(types[0], bool) else types
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                raise TypeError(f"stream_events() got {kind!r}; give classes of events, or nothing to see all of them")
+        return StoredStream(self, kinds, after)
+
+    async def send_event(self, event: Event, step: str | None = None, *, event_id: str | None = None) -> None:
+        """Sends an event into the run; durable when this returns, and taken once however often it is sent with its id.
+
+        Args:
+            event: What to send.
+            step: Name of the one step that is to get it; None for every step that accepts it.
+            event_id: What tells it from others; None to make one up.
+
+        Raises:
+            WorkflowRuntimeError: The run is over, or no step accepts the event.
+            StoreError: The store failed: send it again, with the same id.
+        """
+        self._check(event, step)
+        record = Record(self.run_id, "event", effects=(("send", event, step),))
+        body = dump_record(record, self._serializer)
+        await self._deliver(Message(run_id=self.run_id, event_id=event_id or uuid.uuid4().hex, body=body))
+
+    def _check(self, event: Event, step: str | None) -> None:
+        live = self._here()
+        if live is not None and not live.done:
+            live.check(event, step)
+        plan = plan_of(self._workflow)
+        receivers = plan.route(type(event)).receivers
+        if step is not None and (step not in plan.by_name or plan.by_name[step] not in receivers):
+            raise WorkflowRuntimeError(
+                f"{plan.name} has no step {step!r} that accepts {type(event).__name__}; send it without step=",
+                code="AF032",
+            )
+        if not receivers and not plan.may_wait and not isinstance(event, StopEvent):
+            raise WorkflowRuntimeError(
+                f"no step of {plan.name} accepts {type(event).__name__}; let one accept it", code="AF033"
+            )
+
+    async def _deliver(self, message: Message) -> None:
+        receipt = await self.host.store.deliver(message)
+        if receipt is Receipt.UNKNOWN:
+            raise unknown(self.run_id)
+        if receipt is Receipt.CLOSED and message.kind == "event":
+            raise WorkflowRuntimeError(
+                f"run {self.run_id} of {self._info.workflow} is over; start a new one", code="AF020"
+            )
+
+    async def cancel_run(self) -> None:
+        """Cancels the run and returns when it has ended."""
+        await self._deliver(Message(run_id=self.run_id, event_id=f"cancel-{uuid.uuid4().hex}", body=b"", kind="cancel"))
+        await self._wait()
+
+    # ------------------------------------------------------------------------------------------------ only where it is
+    def _at_work(self) -> LiveRun:
+        live = self._here() or self._live
+        if live is None:
+            self._not_here()
+        return live
+
+    def _not_here(self) -> NoReturn:
+        raise ContextStateError(
+            f"run {self.run_id} of {self._info.workflow} is not at work in this process, and this is known only where it is; "
+            "await it, read its stream, or Runtime.history()",
+            code="AF311",
+        )
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context, where it is at work here."""
+        return self._at_work().ctx
+
+    @property
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        """The newest events that nobody handled, where it is at work here."""
+        return self._at_work().dead_letters
+
+    @property
+    def open_waits(self) -> Sequence[OpenWait]:
+        """What bodies wait for, where it is at work here."""
+        return self._at_work().open_waits
+
+    @property
+    def dropped(self) -> int:
+        """How many events full inboxes have dropped, where it is at work here."""
+        return self._at_work().dropped
+
+    @property
+    def unhandled(self) -> int:
+        """How many accepted events nobody had finished with at the end, where it was at work here."""
+        return self._at_work().unhandled
+
+
+def unknown(run_id: str) -> WorkflowRuntimeError:
+    """There is no such run."""
+    return WorkflowRuntimeError(
+        f"there is no run {run_id!r} in the store; look for its id with Store.runs, or start it", code="AF312"
+    )

@@ -1,0 +1,414 @@
+"""Runs on a store: claims them, lets them go on where their journals end, and writes down what they do.
+
+Theory of operation. A run that is at work here has a `RunJournal`, which hands each record to the store's writer at
+once; the writer commits those of all runs in groups, and tells when they are durable. A commit counts only if nobody
+else has had the run since. Whatever goes wrong with the store ends the work here on the run (or on all of them), without
+a word about it in the journal: the run is handed back, and whoever claims it next reads where it was. That may be this
+host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from contextvars import copy_context
+from typing import Any
+
+import anyio
+
+from actorflow._records import dump_record, load_record, record_serializer
+from actorflow._runtime.keeper import Keeper
+from actorflow._runtime.recovery import fold
+from actorflow._runtime.router import plan_of
+from actorflow._runtime.run import LiveRun
+from actorflow._stored import StoredRun, read_journal, unknown
+from actorflow.abc import Record, Recorded
+from actorflow.errors import ActorflowError, Fenced, StoreError, WorkflowRuntimeError
+from actorflow.events import (
+    Event,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from actorflow.storage import Commit, Committed, Entry, Fork, Host, Leave, NewRun, RunInfo, Status, Store, Topic
+from actorflow.stores import store_from_url
+
+__all__ = ["RunHost", "RunJournal"]
+
+logger = logging.getLogger("actorflow")
+
+TTL = 10.0  # seconds without a heartbeat after which others may take the runs of a host that hangs
+POLL = 1.0  # seconds between two looks for work where no hint comes
+MOST = 10_000  # runs at work at a time
+
+
+def status_of(event: Event) -> Status:
+    """Where a run stands that has ended with a terminal event."""
+    if isinstance(event, WorkflowFailedEvent):
+        return Status.FAILED
+    if isinstance(event, WorkflowTimedOutEvent):
+        return Status.TIMED_OUT
+    return Status.CANCELLED if isinstance(event, WorkflowCancelledEvent) else Status.COMPLETED
+
+
+class RunJournal:
+    """The journal of one run, for as long as this host has the run.
+
+    Attributes:
+        durable: Number of the last record that is kept for good.
+        head: Number of the last record.
+        seen: Number of the last message that was taken out of the inbox.
+        lost: Why the run is not this host's any more; None while it is.
+        unanswered: Commits that the store has not answered.
+    """
+
+    def __init__(self, host: RunHost, workflow: Any, info: RunInfo) -> None:
+        self._host = host
+        self._run_id = info.run_id
+        self._epoch = info.epoch
+        self._serializer = record_serializer(type(workflow))
+        self._changed: anyio.Event | None = None
+        self.durable = info.head
+        self.head = info.head
+        self.seen = info.seen
+        self.lost: Exception | None = None
+        self.unanswered = 0
+
+    def append(self, record: Record, /) -> int:
+        """Takes a record, and asks the store to keep it."""
+        entry = Entry(record.kind, dump_record(record, self._serializer))
+        if self.lost is None:
+            status = status_of(record.value) if record.kind == "closed" else Status.RUNNABLE
+            head, self.head = self.head, self.head + 1
+            self._ask(head, (entry,), status)
+        return self.head
+
+    def _ask(self, head: int, entries: Sequence[Entry], status: Status, *, release: bool = False) -> None:
+        commit = Commit(
+            run_id=self._run_id,
+            epoch=self._epoch,
+            head=head,
+            entries=entries,
+            seen=self.seen,
+            status=status,
+            release=release,
+        )
+        self.unanswered += 1
+        try:
+            self._host.store.ask(commit, self._answered)
+        except StoreError as error:  # it is closed
+            self._answered(error)
+
+    def release(self) -> None:
+        """Gives a run back that waits for the outside, unless something has come for it."""
+        self._ask(self.head, (), Status.WAITING, release=True)
+
+    def _answered(self, answer: Committed | Exception) -> None:
+        self.unanswered -= 1
+        if isinstance(answer, Committed):
+            self.durable = max(self.durable, answer.head)
+            if not answer.owned and not answer.status.closed:
+                self.lost = StoreError(f"run {self._run_id} was given back to the store", code="AF313")
+        else:
+            self.lost = self.lost or answer
+        self._wake()
+        if self.lost is not None:
+            self._host.given_up(self._run_id, self, self.lost)
+
+    def lose(self, error: Exception) -> None:
+        """The run is not this host's any more."""
+        self.lost = self.lost or error
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    async def sync(self, number: int, /) -> None:
+        """Returns when a record is durable.
+
+        Raises:
+            StoreError: It is not, and it is not known here whether it ever will be.
+        """
+        while self.durable < number:
+            if self.lost is not None:
+                raise StoreError(
+                    f"run {self._run_id} is not this host's any more, and what was to be kept may be lost ({self.lost}); read "
+                    "the run anew, and do again what is not there",
+                    code="AF313",
+                ) from self.lost
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+
+
+class RunHost:
+    """Works on the runs of a store: what stands behind ``Runtime(store=…)``.
+
+    Args:
+        keeper: The runtime's inside.
+        store: The store, or its address.
+        workflows: Whose runs it works on.
+        idle_after: Seconds after which a run that waits for the outside leaves memory; None for never.
+        ttl: Seconds without a heartbeat after which others may take its runs.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        store: Store | str,
+        workflows: Sequence[Any],
+        *,
+        idle_after: float | None = None,
+        ttl: float = TTL,
+    ) -> None:
+        self.store: Store = store_from_url(store) if isinstance(store, str) else store
+        self._keeper = keeper
+        self._workflows: Mapping[str, Any] = {plan_of(workflow).name: workflow for workflow in workflows}
+        self._idle_after = idle_after
+        self._ttl = ttl
+        self._host: Host | None = None
+        self._live: dict[str, tuple[LiveRun, RunJournal]] = {}
+        self._idle_since: dict[str, float] = {}
+        self._door = anyio.Lock()
+        self._closing = False
+
+    # ------------------------------------------------------------------------------------------------ open and close
+    async def open(self) -> None:
+        """Begins to work on runs of the store.
+
+        Raises:
+            StoreError: The store cannot be opened.
+        """
+        await self.store.open()
+        await self._register()
+        for work in (self._beat, self._work):
+            self._keeper.spawn(copy_context(), work)
+
+    async def _register(self) -> None:
+        caps = [(name, plan_of(workflow).graph.fingerprint) for name, workflow in self._workflows.items()]
+        self._host = await self.store.register(caps, ttl=self._ttl)
+
+    def closing(self) -> None:
+        """Takes no more runs from now on."""
+        self._closing = True
+
+    async def close(self) -> None:
+        """Hands back what is not finished, and lets go of the store."""
+        self._closing = True
+        host, self._host = self._host, None
+        try:
+            if host is not None:
+                await self.store.leave(host)  # behind all that its runs have asked
+        except StoreError as error:
+            logger.warning("the store failed while the runtime closed, and its runs are freed by that: %s", error)
+        finally:
+            await self.store.close()
+
+    # ------------------------------------------------------------------------------------------------ for handles
+    def local(self, run_id: str, /) -> LiveRun | None:
+        """The run, where it is at work here."""
+        entry = self._live.get(run_id)
+        return None if entry is None else entry[0]
+
+    async def start(self, workflow: Any, start_event: Event, run_id: str | None, /) -> StoredRun:
+        """Makes a run, and returns its handle when the run is durable.
+
+        Raises:
+            RunConflict: There is a run of this id that was started with something else.
+            WorkflowRuntimeError: The runtime was not given the workflow.
+        """
+        plan = plan_of(workflow)
+        known = self._workflows.get(plan.name)
+        if known is None or plan_of(known).graph.fingerprint != plan.graph.fingerprint:
+            raise WorkflowRuntimeError(
+                f"the runtime works on runs of {', '.join(self._workflows) or 'no workflow'}, and was to start one of "
+                f"{plan.name}; name it in Runtime(workflows=[{plan.name}(…)])",
+                code="AF314",
+            )
+        wanted = run_id or uuid.uuid4().hex
+        record = Record(wanted, "created", effects=(("send", start_event, None),), value=plan.name)
+        body = dump_record(record, record_serializer(type(known)))
+        new = NewRun(run_id=wanted, workflow=plan.name, version=plan.graph.fingerprint, body=body)
+        created = await self.store.create(new)
+        await self._claim()
+        return await self.get(created.run_id)
+
+    async def get(self, run_id: str, /) -> StoredRun:
+        """The handle of a run.
+
+        Raises:
+            WorkflowRuntimeError: There is no such run, or it is of a workflow that the runtime was not given.
+        """
+        info, workflow = await self._find(run_id)
+        return StoredRun(self, workflow, info)
+
+    async def _find(self, run_id: str) -> tuple[RunInfo, Any]:
+        info = await self.store.get(run_id)
+        if info is None:
+            raise unknown(run_id)
+        workflow = self._workflows.get(info.workflow)
+        if workflow is None:
+            raise WorkflowRuntimeError(
+                f"run {run_id} is of {info.workflow}, and this runtime knows {', '.join(self._workflows) or 'no workflow'}; "
+                "name it in Runtime(workflows=[…])",
+                code="AF314",
+            )
+        return info, workflow
+
+    async def history(self, run_id: str, /) -> list[Recorded]:
+        """What a run has done."""
+        info, workflow = await self._find(run_id)
+        return await read_journal(self.store, info, record_serializer(type(workflow)))
+
+    async def fork(self, run_id: str, at: int, new_id: str | None, /) -> StoredRun:
+        """Makes a run that goes on from an earlier moment of another one, and returns its handle."""
+        seen = sum(one.record.kind == "event" for one in await self.history(run_id) if one.number <= at)
+        info = await self.store.fork(Fork(run_id=run_id, at=at, seen=seen, new_id=new_id or uuid.uuid4().hex))
+        await self._claim()
+        return await self.get(info.run_id)
+
+    # ------------------------------------------------------------------------------------------------ work
+    async def _beat(self) -> None:
+        while True:
+            await anyio.sleep(self._ttl / 3)
+            host = self._host
+            if host is not None:
+                try:
+                    await self.store.beat(host)
+                except StoreError as error:
+                    self._drop_all(host, error)
+
+    async def _work(self) -> None:
+        seen = 0
+        while True:
+            try:
+                wake_in = await self._claim()
+            except StoreError as error:
+                logger.warning("the store cannot be asked for work, which is tried again in %g s: %s", POLL, error)
+                await anyio.sleep(POLL)
+                continue
+            self._release_idle()
+            seen = await self.store.wake(Topic.WORK, seen, min(POLL, wake_in))
+
+    async def _claim(self) -> float:
+        """Takes runs that nobody has, and messages for those that are here; seconds until one is due."""
+        if self._closing:
+            return math.inf
+        async with self._door:
+            if self._closing:
+                return math.inf
+            if self._host is None:
+                await self._register()
+            host = self._host
+            assert host is not None  # noqa: S101
+            try:
+                claimed = await self.store.claim(host, max(0, MOST - len(self._live)))
+            except StoreError as error:
+                self._drop_all(host, error)
+                return 0.0
+            try:
+                for info in claimed.runs:
+                    await self._take(info)
+                for run_id, _ in claimed.news:
+                    await self._read_inbox(run_id)
+            except StoreError as error:
+                self._drop_all(host, error)
+                return POLL
+            return POLL if claimed.wake_in is None else claimed.wake_in
+
+    async def _take(self, info: RunInfo) -> None:
+        """Lets a run go on that is this host's now."""
+        entry = self._live.get(info.run_id)
+        if entry is not None:
+            await entry[0].unwound()  # it was here before, and bodies of it may be at work still
+        workflow = self._workflows[info.workflow]
+        try:
+            records = await read_journal(self.store, info, record_serializer(type(workflow)))
+            folded = fold(workflow, info.run_id, records, self.store.now())
+        except StoreError:
+            raise
+        except Exception:
+            # It stays this host's, and so nobody else stumbles over it.
+            logger.exception(
+                "run %s of %s cannot be read from its journal, and is left alone", info.run_id, info.workflow
+            )
+            return
+        if self._closing:
+            return  # it is handed back with the others
+        journal = RunJournal(self, workflow, info)
+        self._live[info.run_id] = (self._keeper.revive(workflow, info.run_id, folded, journal), journal)
+        self._idle_since.pop(info.run_id, None)
+        await self._read_inbox(info.run_id)
+
+    async def _read_inbox(self, run_id: str) -> None:
+        entry = self._live.get(run_id)
+        if entry is None:
+            return
+        run, journal = entry
+        if run.pending:
+            return  # it waits for its turn, and the next look finds the messages
+        for message in await self.store.inbox(run_id, after=journal.seen):
+            if run.done or journal.lost is not None:
+                return
+            if message.kind == "cancel":
+                journal.seen = message.n
+                run.cancel("cancel_run() was called")
+                return
+            self._take_in(run, journal, message.n, message.body)
+
+    def _take_in(self, run: LiveRun, journal: RunJournal, n: int, body: bytes) -> None:
+        """Gives a run a message; one that it refuses is recorded as well, for it is dealt with."""
+
+        def fence() -> None:
+            journal.seen = n
+
+        try:
+            record = load_record(run.run_id, "event", body, record_serializer(type(run.workflow)))
+            _, event, step = record.effects[0]
+            run.take_in(event, step, fence)
+        except ActorflowError as error:
+            logger.warning("run %s of %s refused an event from outside: %s", run.run_id, run.plan.name, error)
+            if journal.seen < n:
+                fence()
+                run.append(Record(run.run_id, "event", value=str(error)))
+
+    def _release_idle(self) -> None:
+        """Gives runs back that have waited for the outside for long enough."""
+        now = anyio.current_time()
+        for run_id, (run, journal) in list(self._live.items()):
+            if run.is_done():
+                self._live.pop(run_id)
+            elif run.moving or run.done or run.deadline < math.inf or journal.unanswered:
+                self._idle_since.pop(run_id, None)
+            elif self._idle_after is not None and now - self._idle_since.setdefault(run_id, now) >= self._idle_after:
+                self._idle_since.pop(run_id)
+                journal.release()
+
+    # ------------------------------------------------------------------------------------------------ handing back
+    def given_up(self, run_id: str, journal: RunJournal, error: Exception) -> None:
+        """A run is not this host's any more: what is at work on it stops, and leaves no trace."""
+        entry = self._live.get(run_id)
+        if entry is not None and entry[1] is journal:
+            run = entry[0]
+            if isinstance(error, Fenced):
+                logger.warning("run %s of %s is another host's by now: %s", run_id, run.plan.name, error)
+            run.hand_back()
+        if isinstance(error, StoreError) and not isinstance(error, Fenced) and error.code != "AF313":
+            self._drop_all(self._host, error)
+
+    def _drop_all(self, host: Host | None, error: Exception) -> None:
+        """The store has failed, or has taken this host for dead: it begins anew."""
+        if host is None or self._host is not host:
+            return
+        self._host = None
+        logger.warning("the host lets go of its %d runs, and registers anew: %s", len(self._live), error)
+        for run, journal in self._live.values():
+            journal.lose(error)
+            run.hand_back()
+        with contextlib.suppress(StoreError):  # it is closed
+            self.store.ask(Leave(host.id))  # else the runs stay with a host that does nothing

@@ -1,0 +1,369 @@
+"""Runs on a store, in virtual time: the store is real, and works in the simulation's thread."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import pytest
+
+from actorflow import (
+    ConstantDelayRetryPolicy,
+    Context,
+    ContextStateError,
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    Runtime,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    WorkflowCancelledError,
+    WorkflowRuntimeError,
+    WorkflowTimeoutError,
+    step,
+)
+from actorflow.errors import RunConflict, StoreError
+from actorflow.storage import RunQuery, Status
+from actorflow.stores import SqliteStore
+from actorflow.testing import simulate
+
+
+class Reply(HumanResponseEvent):
+    n: int
+
+
+class Note(Event):
+    n: int
+
+
+bodies: list[str] = []
+"""What ran, in order; a new list for each test."""
+
+
+class Sum(Workflow):
+    """Asks for two numbers and adds them."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        bodies.append("ask")
+        got = 0
+        for n in range(2):
+            reply = await ctx.wait_for_event(Reply, waiter_event=InputRequiredEvent(prefix=f"{n}?"))
+            got += reply.n
+            ctx.write_event_to_stream(Note(n=got))
+        return StopEvent(result=got)
+
+
+class Slow(Workflow):
+    """Takes ten seconds, in two steps, and fails once."""
+
+    @step
+    async def first(self, ctx: Context, ev: StartEvent) -> Note:
+        bodies.append("first")
+        await ctx.store.set("first", True)
+        await anyio.sleep(5)
+        return Note(n=1)
+
+    @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=2, delay=100))
+    async def second(self, ctx: Context, ev: Note) -> StopEvent:
+        bodies.append("second")
+        await anyio.sleep(5)
+        if not ctx.retry_info().retry_number:
+            raise ValueError("once")
+        return StopEvent(result=await ctx.store.get("first"))
+
+
+class Patient(Workflow):
+    """Waits for an answer that does not come."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        try:
+            await ctx.wait_for_event(Reply, timeout=60)
+        except TimeoutError:
+            return StopEvent(result="none")
+        return StopEvent(result="one")
+
+
+def stored(test: Callable[[SqliteStore], Awaitable[None]]) -> Callable[..., None]:
+    """Makes an async test function a test in virtual time on both backends; it gets a store in memory that is open."""
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def run(backend: Any) -> None:
+        async def main() -> None:
+            bodies.clear()
+            async with SqliteStore(":memory:", inline=True) as store:
+                await test(store)
+
+        simulate(main, backend=backend)
+
+    functools.update_wrapper(run, test)
+    del run.__wrapped__  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY)])  # type: ignore[attr-defined]
+    return run
+
+
+class _CrashError(Exception):
+    """Leaves a runtime as it is."""
+
+
+@asynccontextmanager
+async def crashing(store: SqliteStore, *workflows: Workflow[Any, Any]) -> AsyncIterator[Runtime]:
+    """A runtime that is left by an exception."""
+    with suppress(_CrashError):
+        async with Runtime(store=store, workflows=workflows) as rt:
+            yield rt
+            raise _CrashError
+
+
+@stored
+async def test_same_id_and_same_event_are_the_same_run(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Slow()]) as rt:
+        one = await rt.start(Slow(), run_id="A-1")
+        two = await rt.start(Slow(), run_id="A-1")
+        with pytest.raises(RunConflict):
+            await rt.start(Slow(), run_id="A-1", other=1)
+        assert [await one, await two] == [True, True]
+        assert bodies == ["first", "second", "second"]
+        assert await (await rt.start(Slow(), run_id="A-1")) is True
+    assert len(bodies) == 3
+    info = await store.get("A-1")
+    assert info is not None
+    assert info.status is Status.COMPLETED
+
+
+@stored
+async def test_what_was_not_finished_is_handed_back_and_goes_on(store: SqliteStore) -> None:
+    async with crashing(store, Slow()) as rt:
+        run = await rt.start(Slow(), run_id="A-1")
+        await anyio.sleep(7)
+        assert bodies == ["first", "second"]
+    with pytest.raises(ContextStateError):
+        run.stop_event_result()
+    async with Runtime(store=store, workflows=[Slow()]) as rt:
+        again = await rt.get("A-1")
+        assert await again is True
+        kinds = [one.record.kind for one in await rt.history("A-1")]
+    assert bodies == ["first", "second", "second", "second"]  # the finished one never again
+    assert kinds == ["created", "done", "failed", "done", "closed"]
+
+
+@stored
+async def test_retry_delays_survive(store: SqliteStore) -> None:
+    async with crashing(store, Slow()) as rt:
+        await rt.start(Slow(), run_id="A-1")
+        await anyio.sleep(30)  # failed at 10, and is due at 110
+    await anyio.sleep(20)
+    async with Runtime(store=store, workflows=[Slow()]) as rt:
+        assert await (await rt.get("A-1")) is True
+    assert anyio.current_time() == pytest.approx(115, abs=0.01)
+    assert bodies == ["first", "second", "second"]
+
+
+@stored
+async def test_wait_limits_survive(store: SqliteStore) -> None:
+    async with crashing(store, Patient()) as rt:
+        await rt.start(Patient(), run_id="A-1")
+        await anyio.sleep(20)
+    await anyio.sleep(20)
+    async with Runtime(store=store, workflows=[Patient()]) as rt:
+        assert await (await rt.get("A-1")) == "none"
+    assert anyio.current_time() == pytest.approx(60, abs=0.01)
+
+
+@stored
+async def test_run_limits_survive(store: SqliteStore) -> None:
+    async with crashing(store, Sum(timeout=50)) as rt:
+        await rt.start(Sum(timeout=50), run_id="A-1")
+        await anyio.sleep(20)
+    async with Runtime(store=store, workflows=[Sum(timeout=50)]) as rt:
+        with pytest.raises(WorkflowTimeoutError):
+            await (await rt.get("A-1"))
+        with pytest.raises(WorkflowTimeoutError):  # and from the journal alone
+            await (await rt.get("A-1"))
+    assert anyio.current_time() == pytest.approx(50, abs=0.01)
+
+
+@stored
+async def test_answers_before_and_after_a_crash(store: SqliteStore) -> None:
+    async with crashing(store, Sum()) as rt:
+        run = await rt.start(Sum(), run_id="A-1")
+        await run.send_event(Reply(n=1), event_id="one")
+        await anyio.sleep(1)
+    async with Runtime(store=store, workflows=[Sum()]) as rt:
+        run = await rt.get("A-1")
+        await run.send_event(Reply(n=1), event_id="one")  # a client that has not heard of its ack
+        await anyio.sleep(5)
+        assert not run.is_done()
+        await run.send_event(Reply(n=20), event_id="two")
+        assert await run == 21
+        seen = [event async for event in run.stream_events()]
+        with pytest.raises(WorkflowRuntimeError, match="AF020"):
+            await run.send_event(Reply(n=3))
+    prompts = [event.prefix for event in seen if isinstance(event, InputRequiredEvent)]
+    assert prompts == ["0?", "1?"]  # no question is asked twice
+    assert [event.n for event in seen if isinstance(event, Note)] == [1, 21]
+    assert isinstance(seen[-1], StopEvent)
+    assert bodies == ["ask", "ask"]
+
+
+@stored
+async def test_an_event_that_nobody_was_there_for(store: SqliteStore) -> None:
+    async with crashing(store, Sum()) as rt:
+        run = await rt.start(Sum(), run_id="A-1")
+    # No host has the run; the handle still reaches the store.
+    await run.send_event(Reply(n=1))
+    await run.send_event(Reply(n=2))
+    async with Runtime(store=store, workflows=[Sum()]) as rt:
+        assert await (await rt.get("A-1")) == 3
+
+
+@stored
+async def test_two_runtimes_on_one_store(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum()]) as one, Runtime(store=store, workflows=[Sum()]) as two:
+        run = await one.start(Sum(), run_id="A-1")
+        far = await two.get("A-1")
+        await anyio.sleep(1)
+        if "here" in repr(far):
+            run, far = far, run  # it was the first to claim it
+        assert repr(run) == "<Run A-1 of Sum: here>"
+        assert repr(far) == "<Run A-1 of Sum: in the store>"
+        with pytest.raises(ContextStateError, match="AF311"):
+            _ = far.open_waits
+        answered = 0
+        async for event in far.stream_events():
+            if isinstance(event, InputRequiredEvent):
+                answered += 1
+                await far.send_event(Reply(n=answered))
+        assert await far == await run == 3
+        assert bodies == ["ask"]
+
+
+@stored
+async def test_cancelled_from_another_runtime(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum()]) as one, Runtime(store=store, workflows=[Sum()]) as two:
+        run = await one.start(Sum(), run_id="A-1")
+        await (await two.get("A-1")).cancel_run()
+        with pytest.raises(WorkflowCancelledError):
+            await run
+    info = await store.get("A-1")
+    assert info is not None
+    assert info.status is Status.CANCELLED
+
+
+@stored
+async def test_idle_runs_leave_memory_and_come_back(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum()], idle_after=5) as rt:
+        run = await rt.start(Sum(), run_id="A-1")
+        await anyio.sleep(20)
+        assert "in the store" in repr(run)
+        info = await store.get("A-1")
+        assert info is not None
+        assert (info.status, info.owner) == (Status.WAITING, "")
+        await run.send_event(Reply(n=1))
+        await run.send_event(Reply(n=2))
+        assert await run == 3
+
+
+@stored
+async def test_leaving_hands_back_what_only_the_outside_can_move(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum()]) as rt:
+        await rt.start(Sum(), run_id="A-1")
+    info = await store.get("A-1")
+    assert info is not None
+    assert not info.status.closed
+    assert info.owner == ""
+
+
+@stored
+async def test_a_store_that_fails_is_begun_anew(store: SqliteStore) -> None:
+    engine: Any = store._engine
+    perform = engine.perform
+    broken = [False]
+
+    def failing(group: Any) -> Any:
+        if broken[0]:
+            raise OSError("disk full")
+        return perform(group)
+
+    engine.perform = failing
+    async with Runtime(store=store, workflows=[Slow()]) as rt:
+        run = await rt.start(Slow(), run_id="A-1")
+        await anyio.sleep(1)
+        broken[0] = True
+        await anyio.sleep(10)
+        with pytest.raises(StoreError):
+            await rt.start(Slow(), run_id="A-2")
+        broken[0] = False
+        assert await run is True
+        kinds = [one.record.kind for one in await rt.history("A-1")]
+    assert kinds == ["created", "done", "failed", "done", "closed"]
+    assert (await store.runs(RunQuery())).runs[0].run_id == "A-1"
+
+
+@stored
+async def test_a_host_that_hung_changes_nothing(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Slow()]) as one:
+        run = await one.start(Slow(), run_id="A-1")
+        await anyio.sleep(6)
+        host: Any = one._host
+        # Somebody takes the host for dead: its run gets a new epoch, and another host claims it.
+        async with Runtime(store=store, workflows=[Slow()]) as two:
+            old = host._host
+            await store.leave(old)
+            assert await (await two.get("A-1")) is True
+            assert await run is True
+    kinds = [entry.kind for entry in await store.read("A-1")]
+    assert kinds == ["created", "done", "failed", "done", "closed"]
+
+
+@stored
+async def test_forks_go_on_from_an_earlier_moment(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum()]) as rt:
+        run = await rt.start(Sum(), run_id="A-1")
+        await run.send_event(Reply(n=1))
+        await anyio.sleep(1)
+        await run.send_event(Reply(n=2))
+        assert await run == 3
+        history = await rt.history("A-1")
+        events = [one.number for one in history if one.record.kind == "event"]
+        fork = await rt.fork("A-1", at=events[1] - 1, new_id="A-2")
+        await fork.send_event(Reply(n=40))
+        assert await fork == 41
+        assert await run == 3
+
+
+@stored
+async def test_what_cannot_be_kept_fails_its_run_and_says_so(store: SqliteStore) -> None:
+    class Bad(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=object())
+
+    async with Runtime(store=store, workflows=[Bad()]) as rt:
+        with pytest.raises(Exception, match="AF051"):
+            await (await rt.start(Bad()))
+
+
+@stored
+async def test_misuse(store: SqliteStore) -> None:
+    with pytest.raises(WorkflowRuntimeError, match="AF315"):
+        Runtime(workflows=[Sum()])
+    async with Runtime() as rt:
+        with pytest.raises(WorkflowRuntimeError, match="AF315"):
+            await rt.get("A-1")
+        with pytest.raises(WorkflowRuntimeError, match="AF315"):
+            await (await rt.start(Sum())).send_event(Reply(n=1), event_id="one")
+    async with Runtime(store=store, workflows=[Sum()]) as rt:
+        with pytest.raises(WorkflowRuntimeError, match="AF314"):
+            await rt.start(Slow())
+        with pytest.raises(WorkflowRuntimeError, match="AF312"):
+            await rt.get("nothing")
+        run = await rt.start(Sum())
+        with pytest.raises(WorkflowRuntimeError, match="AF031"):
+            await run.send_event(Reply(n=1), step="other")
