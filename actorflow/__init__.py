@@ -3,7 +3,7 @@
 from typing import Any
 
 from actorflow._runtime.runtime import Runtime, RuntimeLauncher
-from actorflow.abc import DeadLetter, Instrument, OpenWait, ports
+from actorflow.abc import DeadLetter, Instrument, OpenWait, StoreHost, ports
 from actorflow.asking import Answer, Ask
 from actorflow.collect import All, Collect, Take
 from actorflow.context import Context
@@ -63,12 +63,11 @@ ports.snapshots = ContextSnapshots()
 ports.launcher = RuntimeLauncher()
 
 
-def _host(*args: object, **options: object) -> object:
+def _host(*args: Any, **options: Any) -> StoreHost:  # Any: what RunHost takes
     """What works on runs of a store, imported when the first runtime has one: most programs have none."""
     from actorflow.durable import RunHost  # noqa: PLC0415
 
-    make: Any = RunHost
-    return make(*args, **options)
+    return RunHost(*args, **options)
 
 
 ports.host = _host

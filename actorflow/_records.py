@@ -12,9 +12,13 @@ from actorflow.snapshots import scope_of_workflow
 __all__ = ["dump_record", "load_record", "record_serializer"]
 
 
-def record_serializer(workflow: type[Any]) -> JsonSerializer:
-    """What records of a workflow's runs are written and read with."""
-    return JsonSerializer().within(scope_of_workflow(workflow))
+def record_serializer(workflow: object) -> JsonSerializer:
+    """What records of a workflow's runs are written and read with.
+
+    Args:
+        workflow: An instance of the workflow.
+    """
+    return JsonSerializer().within(scope_of_workflow(type(workflow)))
 
 
 def dump_record(record: Record, serializer: JsonSerializer) -> bytes:

@@ -102,7 +102,7 @@ class StoredRun(handle.Run[Any]):
         self.host = host
         self._workflow = workflow
         self._info = info
-        self._serializer = record_serializer(type(workflow))
+        self._serializer = record_serializer(workflow)
         self._live: LiveRun | None = None
         self._end: StopEvent[Any] | None = None
         self._error: BaseException | None = None
@@ -207,9 +207,14 @@ class StoredRun(handle.Run[Any]):
             live.check(event, step)
         plan = plan_of(self._workflow)
         receivers = plan.route(type(event)).receivers
-        if step is not None and (step not in plan.by_name or plan.by_name[step] not in receivers):
+        if step is not None and step not in plan.by_name:
             raise WorkflowRuntimeError(
-                f"{plan.name} has no step {step!r} that accepts {type(event).__name__}; send it without step=",
+                f"{plan.name} has no step {step!r}; it has: {', '.join(plan.by_name)}", code="AF031"
+            )
+        if step is not None and plan.by_name[step] not in receivers:
+            raise WorkflowRuntimeError(
+                f"{plan.name}.{step} does not accept {type(event).__name__}; send it without step=, or add it to the step's "
+                "annotation",
                 code="AF032",
             )
         if not receivers and not plan.may_wait and not isinstance(event, StopEvent):

@@ -69,7 +69,7 @@ class RunJournal:
         self._host = host
         self._run_id = info.run_id
         self._epoch = info.epoch
-        self._serializer = record_serializer(type(workflow))
+        self._serializer = record_serializer(workflow)
         self._changed: anyio.Event | None = None
         self.durable = info.head
         self.head = info.head
@@ -232,7 +232,7 @@ class RunHost:
             )
         wanted = run_id or uuid.uuid4().hex
         record = Record(wanted, "created", effects=(("send", start_event, None),), value=plan.name)
-        body = dump_record(record, record_serializer(type(known)))
+        body = dump_record(record, record_serializer(known))
         new = NewRun(run_id=wanted, workflow=plan.name, version=plan.graph.fingerprint, body=body)
         created = await self.store.create(new)
         await self._claim()
@@ -263,7 +263,7 @@ class RunHost:
     async def history(self, run_id: str, /) -> list[Recorded]:
         """What a run has done."""
         info, workflow = await self._find(run_id)
-        return await read_journal(self.store, info, record_serializer(type(workflow)))
+        return await read_journal(self.store, info, record_serializer(workflow))
 
     async def fork(self, run_id: str, at: int, new_id: str | None, /) -> StoredRun:
         """Makes a run that goes on from an earlier moment of another one, and returns its handle."""
@@ -328,7 +328,7 @@ class RunHost:
             await entry[0].unwound()  # it was here before, and bodies of it may be at work still
         workflow = self._workflows[info.workflow]
         try:
-            records = await read_journal(self.store, info, record_serializer(type(workflow)))
+            records = await read_journal(self.store, info, record_serializer(workflow))
             folded = fold(workflow, info.run_id, records, self.store.now())
         except StoreError:
             raise
@@ -368,7 +368,7 @@ class RunHost:
             journal.seen = n
 
         try:
-            record = load_record(run.run_id, "event", body, record_serializer(type(run.workflow)))
+            record = load_record(run.run_id, "event", body, record_serializer(run.workflow))
             _, event, step = record.effects[0]
             run.take_in(event, step, fence)
         except ActorflowError as error:

@@ -30,10 +30,11 @@ from actorflow._runtime.carrier import results
 from actorflow._runtime.execution import LOG_LIMIT, Execution, Phase
 from actorflow._runtime.fan_in import close, look_again
 from actorflow._runtime.groups import Group, Member, Trail
+from actorflow._runtime.joins import Buffer
 from actorflow._runtime.router import Plan
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.stream import Hub
-from actorflow._runtime.waits import Wait, Waits
+from actorflow._runtime.waits import Wait
 from actorflow.abc import DeadLetter
 from actorflow.errors import ContextSerdeError
 from actorflow.events import Event
@@ -85,7 +86,8 @@ class Photographer:
                 self.queue(queued, actor.name, items, queues)
             if actor.join is not None:
                 joins += [self.item(item, actor.name) for item in actor.join.peek()]
-            for name, buffer in (actor.buffers or {}).items():
+            named: dict[str | None, Buffer] = actor.buffers or {}
+            for name, buffer in named.items():
                 if buffer.events:
                     buffers.append(BufferImage(step=actor.name, id=name, events=tuple(buffer.events)))
         for group in run.groups or ():
@@ -260,11 +262,8 @@ def go_on(run: LiveRun, image: RunImage) -> None:
         run.letters().append(DeadLetter(letter.event, letter.reason, letter.step, letter.attempt, run.run_id))
     if image.stream.events or image.stream.first:
         run.restore_stream(Hub.restored(image.stream.first, image.stream.events, image.stream.resume))
-    if image.kept or image.waited:
-        run.waits = Waits()
-        run.waits.count = image.waited
-        for event, mark in zip(image.kept, image.marks or itertools.repeat(0), strict=False):
-            run.waits.put_back(event, mark)
+    marks = image.marks or itertools.repeat(0)
+    run.restore_waits(list(zip(image.kept, marks, strict=False)), image.waited)
     for buffer in image.buffers:
         run.actor(plan.by_name[buffer.step]).buffer(buffer.id).events.extend(buffer.events)
     for saved in image.items:

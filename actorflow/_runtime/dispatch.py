@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import Context as Variables
 from threading import get_ident
 from typing import Any, Protocol
@@ -548,6 +548,19 @@ class Dispatch(Timer):
         self.waits.open(wait)
         self.single = {}
         return False
+
+    def restore_waits(self, kept: Sequence[tuple[Event, int]], count: int) -> None:
+        """Keeps what was kept, or given to bodies that are gone, before the run went on from an image.
+
+        Args:
+            kept: The events, and what a journal knows them by.
+            count: How many waits there have been.
+        """
+        if kept or count:
+            self.waits = Waits()
+            self.waits.count = count
+            for event, mark in kept:
+                self.waits.put_back(event, mark)
 
     def close_wait(self, wait: Wait) -> None:
         """Nobody is to answer a wait any more."""

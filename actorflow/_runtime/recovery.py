@@ -34,7 +34,6 @@ from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.stream import KEEP, Hub
 from actorflow._runtime.timers import Timers
-from actorflow._runtime.waits import Waits
 from actorflow.abc import DeadLetter, Record, Recorded
 from actorflow.errors import InternalError, WorkflowRuntimeError
 from actorflow.events import Event, StopEvent, WorkflowFailedEvent
@@ -403,11 +402,7 @@ class Fold(Dispatch):
     # ------------------------------------------------------------------------------------------------ the outcome
     def folded(self) -> Folded:
         """All of it as values."""
-        if self._kept or self.waited:
-            self.waits = Waits()
-            for mark, event in self._kept.items():
-                self.waits.put_back(event, mark)
-            self.waits.count = self.waited
+        self.restore_waits([(event, mark) for mark, event in self._kept.items()], self.waited)
         return Folded(
             image=_Folder(self).image(),
             state=self.state,

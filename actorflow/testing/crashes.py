@@ -128,7 +128,7 @@ def assert_crash_consistent(
         >>> assert_crash_consistent(Double, StartEvent(n=4)).crashes
         3
     """
-    serializer = record_serializer(type(workflow()))
+    serializer = record_serializer(workflow())
     start = start_event or type(workflow())._actorflow_graph().start_event()
     created = Record(RUN_ID, "created", effects=(("send", start, None),), value=type(workflow()).__name__)
 
@@ -175,6 +175,8 @@ async def _outcome(
     normal: Callable[[Any], Any] | None,
 ) -> _Outcome:
     """Plays the outside's part and awaits the end."""
+    published: list[Event] = []
+    result: Any = None
     async with anyio.create_task_group() as group:
 
         async def send() -> None:
@@ -184,11 +186,9 @@ async def _outcome(
                     return
                 await run.send_event(event if isinstance(event, Event) else event(published))
 
-        published: list[Event] = []
         group.start_soon(send)
         async for event in run.stream_events():
             published.append(event)
-        result: Any = None
         try:
             result = await run
         except ActorflowError as error:

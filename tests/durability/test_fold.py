@@ -74,6 +74,7 @@ class FanOut(Workflow):
         for n in range(4):
             ctx.send_event(Task(n=n))
         ctx.write_event_to_stream(Note(text="sent"))
+        return None
 
     @step(num_workers=2, inbox=2, retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=2))
     async def work(self, ctx: Context, ev: Task) -> Done:
@@ -117,6 +118,7 @@ class Nested(Workflow):
     async def both(self, ctx: Context, ev: Task) -> Left | Right | None:
         ctx.send_event(Left(n=ev.n))
         ctx.send_event(Right(n=ev.n))
+        return None
 
     @step
     async def pair(self, a: Left, b: Right) -> list[Note]:
@@ -261,6 +263,7 @@ class Dropping(Workflow):
             ctx.send_event(Left(n=n))
             ctx.send_event(Right(n=n))
             ctx.send_event(Note(text=str(n % 2)))
+        return None
 
     @step(num_workers=1, inbox=2, overflow="drop_newest")
     async def newest(self, ev: Left) -> Done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -103,9 +103,11 @@ def stored(test: Callable[[SqliteStore], Awaitable[None]]) -> Callable[..., None
         simulate(main, backend=backend)
 
     functools.update_wrapper(run, test)
-    del run.__wrapped__  # type: ignore[attr-defined]
-    run.__signature__ = inspect.Signature([inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY)])  # type: ignore[attr-defined]
-    return run
+    made: Any = run  # a function to us, a wrapper of functools to mypy
+    del made.__wrapped__
+    made.__signature__ = inspect.Signature([inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY)])
+    test_function: Callable[..., None] = made
+    return test_function
 
 
 class _CrashError(Exception):
@@ -113,7 +115,7 @@ class _CrashError(Exception):
 
 
 @asynccontextmanager
-async def crashing(store: SqliteStore, *workflows: Workflow[Any, Any]) -> AsyncIterator[Runtime]:
+async def crashing(store: SqliteStore, *workflows: Workflow[Any, Any]) -> AsyncGenerator[Runtime]:
     """A runtime that is left by an exception."""
     with suppress(_CrashError):
         async with Runtime(store=store, workflows=workflows) as rt:
@@ -205,7 +207,7 @@ async def test_answers_before_and_after_a_crash(store: SqliteStore) -> None:
         seen = [event async for event in run.stream_events()]
         with pytest.raises(WorkflowRuntimeError, match="AF020"):
             await run.send_event(Reply(n=3))
-    prompts = [event.prefix for event in seen if isinstance(event, InputRequiredEvent)]
+    prompts = [event["prefix"] for event in seen if isinstance(event, InputRequiredEvent)]
     assert prompts == ["0?", "1?"]  # no question is asked twice
     assert [event.n for event in seen if isinstance(event, Note)] == [1, 21]
     assert isinstance(seen[-1], StopEvent)
