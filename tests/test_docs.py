@@ -104,7 +104,12 @@ def test_programs_run(program: Program, tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(program.source, encoding="utf-8")
     done = subprocess.run(  # noqa: S603 - our own documents
-        [sys.executable, "-W", "error", str(path)], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, "")
     if program.prints is not None:
@@ -203,3 +208,15 @@ if __name__ == "__main__":
         ERRORS.write_text(with_rules(ERRORS.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         sys.exit("usage: python -m tests.test_docs --write")
+
+
+def test_each_promise_names_tests_that_there_are() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    file = ""
+    named = 0
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", text):
+        file = path or file
+        if file:
+            named += 1
+            assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+    assert named >= 15

@@ -27,6 +27,7 @@ from actorflow import (
     WorkflowTimeoutError,
     step,
 )
+from actorflow._runtime.recovery import fold
 from actorflow.errors import RunConflict, StoreError
 from actorflow.storage import RunQuery, Status
 from actorflow.stores import SqliteStore
@@ -369,3 +370,20 @@ async def test_misuse(store: SqliteStore) -> None:
         run = await rt.start(Sum())
         with pytest.raises(WorkflowRuntimeError, match="AF031"):
             await run.send_event(Reply(n=1), step="other")
+
+
+@stored
+async def test_readers_see_what_is_durable_and_nothing_else(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum()]) as rt:
+        run = await rt.start(Sum(), run_id="A-1")
+        for n in (1, 2):
+            await run.send_event(Reply(n=n))
+        await run
+        stream = run.stream_events()
+        whole = [event async for event in stream]
+        assert stream.cursor == len(whole)
+        for cursor in range(len(whole)):
+            assert [event async for event in run.stream_events(after=cursor - 1)] == whole[cursor:]
+        assert [event async for event in run.stream_events(Note)] == [Note(n=1), Note(n=3)]
+        folded = fold(Sum(), "A-1", await rt.history("A-1"), store.now())
+        assert list(folded.published) == whole[:-1]
