@@ -137,7 +137,7 @@ MUTANTS = {
     ),
     "an answer is lost with the body that was cancelled": (
         "_runtime/execution.py",
-        "                run.answer_again(wait.event, wait.record)\n",
+        "                run.answer_again(wait.event, wait.record, wait.mark)\n",
         "                pass\n",
         "tests/test_coordination_laws.py::test_a_busy_run_is_cancelled_at_every_turn",
     ),

@@ -335,10 +335,11 @@ class Dispatch(Timer):
         elif self.prompts and isinstance(event, HumanResponseEvent):
             self.prompts -= 1
         receivers = route.receivers if step is None else (self.plan.by_name[step],)
-        fresh = not receivers and route.kind != "stream"
-        answered = self.waits is not None and self._answer(event, record, fresh=fresh)
+        answered = self.waits is not None and self._answer(
+            event, record, fresh=not receivers and route.kind != "stream"
+        )
         if self.expected and not answered:
-            answered = self._keep_expected(event, record, fresh)
+            answered = self._keep_expected(event, record, not receivers and route.kind != "stream")
         if not receivers:
             if route.kind != "stream" and not answered:
                 self._nobody(event, sender, record)
@@ -628,7 +629,9 @@ class Dispatch(Timer):
         while (wait := waits.find(event)) is not None:
             self.close_wait(wait)
             if wait.error is None:
-                wait.event, wait.record, wait.mark = event, record, self._mark() if fresh else mark
+                wait.event, wait.record = event, record
+                if self.journal is not None:
+                    wait.mark = self._mark() if fresh else mark
                 if self.hooks.wait_answered is not None:
                     self.hooks.wait_answered(self.run_id, wait.actor.name, event)
             wait.fire()

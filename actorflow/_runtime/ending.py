@@ -41,7 +41,9 @@ def error_of(event: StopEvent[Any], run_id: str, name: str) -> BaseException | N
         return event.exception
     if isinstance(event, WorkflowTimedOutEvent):
         return timed_out(event, run_id, name)
-    return cancelled(event, run_id, name) if isinstance(event, WorkflowCancelledEvent) else None
+    if isinstance(event, WorkflowCancelledEvent):
+        return WorkflowCancelledError(f"run {run_id} of {name} was cancelled: {event.reason}", code="AF021")
+    return None
 
 
 def timed_out(
@@ -56,11 +58,6 @@ def timed_out(
     )
     error.__cause__ = last
     return error
-
-
-def cancelled(event: WorkflowCancelledEvent, run_id: str, name: str) -> WorkflowCancelledError:
-    """The error of a run that was cancelled."""
-    return WorkflowCancelledError(f"run {run_id} of {name} was cancelled: {event.reason}", code="AF021")
 
 
 class _Alarm:
@@ -206,8 +203,10 @@ class Ending(Publishing):
     def cancel(self, reason: str, *, closing: bool = False) -> None:
         """Ends the run as cancelled."""
         if not self.done:
-            event = WorkflowCancelledEvent(reason=reason)
-            self._finish(event, cancelled(event, self.run_id, self.plan.name), None, closing=closing)
+            error = WorkflowCancelledError(
+                f"run {self.run_id} of {self.plan.name} was cancelled: {reason}", code="AF021"
+            )
+            self._finish(WorkflowCancelledEvent(reason=reason), error, None, closing=closing)
 
     def hand_back(self) -> None:
         """The run is not this runtime's any more: what is at work on it stops, and nothing of that is recorded."""

@@ -399,12 +399,13 @@ class LiveRun(handle.Run[Any], Ending):
             group.cancel_scope.cancel()
 
     def _journalled(self, event: Event, step: str | None) -> int:
-        if self.journal is not None:
-            self.check_kept(event, step)
+        if self.journal is None:
+            if self.hooks.event_sent is not None:
+                self.hooks.event_sent(self.run_id, None, event)
+            return 0
+        self.check_kept(event, step)
         if self.hooks.event_sent is not None:
             self.hooks.event_sent(self.run_id, None, event)
-        if self.journal is None:
-            return 0
         return self.append(Record(self.run_id, "event", effects=(("send", event, step),)))
 
     async def wait(
