@@ -65,7 +65,7 @@ ports.launcher = RuntimeLauncher()
 
 def _host(*args: Any, **options: Any) -> StoreHost:  # Any: what RunHost takes
     """What works on runs of a store, imported when the first runtime has one: most programs have none."""
-    from actorflow.durable import RunHost  # noqa: PLC0415
+    from actorflow._durable import RunHost  # noqa: PLC0415
 
     return RunHost(*args, **options)
 
