@@ -813,6 +813,7 @@ def test_a_plain_def_step_in_its_middle() -> None:
     """It runs again, and what it had sent is not sent again."""
     begun = threading.Event()
     let_go = threading.Event()
+    stopped: list[bool] = []
 
     class Threaded(Workflow):
         @step
@@ -825,7 +826,8 @@ def test_a_plain_def_step_in_its_middle() -> None:
         @step
         async def end(self, ctx: Context, ev: Number) -> StopEvent | None:
             await ctx.store.set("n", await ctx.store.get("n", 0) + ev.n)
-            await anyio.sleep(5)
+            if not stopped:
+                await anyio.sleep_forever()  # the run is to be stopped here
             return StopEvent(result=await ctx.store.get("n"))
 
     async def main() -> Any:
@@ -837,4 +839,5 @@ def test_a_plain_def_step_in_its_middle() -> None:
         return data
 
     data = anyio.run(main)
+    stopped.append(True)
     assert gone_on(Threaded(), data) == 1

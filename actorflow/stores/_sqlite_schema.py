@@ -77,8 +77,16 @@ def check(db: Database, name: str) -> int:
     Raises:
         StoreError: It is not a store, or one of a newer actorflow.
     """
-    application, version = db.pragma("application_id"), db.pragma("user_version")
-    if application != APPLICATION and (application or version or rows(db, "SELECT 1 FROM sqlite_schema")):
+    alone = not db.in_transaction
+    if alone:
+        db.execute("BEGIN")  # one look at all three: another process may be making the file right now
+    try:
+        application, version = db.pragma("application_id"), db.pragma("user_version")
+        foreign = application != APPLICATION and (application or version or rows(db, "SELECT 1 FROM sqlite_schema"))
+    finally:
+        if alone and db.in_transaction:
+            db.execute("ROLLBACK")
+    if foreign:
         raise StoreError(f"{name} is a database of something else than actorflow; give another path", code="AF223")
     if version > len(MIGRATIONS):
         raise StoreError(
