@@ -17,6 +17,7 @@ from actorflow import (
     ConstantDelayRetryPolicy,
     Context,
     Event,
+    HumanResponseEvent,
     Rate,
     Runtime,
     StartEvent,
@@ -127,6 +128,29 @@ async def test_who_waits_for_a_permit_may_leave(rt: Runtime) -> None:
         assert (await first, await last) == (0, 3)
         assert tenants.order["a"] == [0, 3]
         assert len(limited._keeper.gates.limits) == 0
+
+
+@everywhere
+async def test_a_body_that_waits_for_an_event_keeps_its_permit(rt: Runtime) -> None:
+    """The next execution begins when the answer has come and the body has ended, in another run too."""
+    began: list[float] = []
+
+    class Asks(Workflow):
+        @step(limit="desk")
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            began.append(anyio.current_time())
+            await ctx.wait_for_event(HumanResponseEvent)
+            return StopEvent()
+
+    async with with_limits(rt, desk=1) as own:
+        first, second = [await own.start(Asks()) for _ in range(2)]
+        await anyio.sleep(100)
+        assert len(began) == 1
+        for run in (first, second):  # either may have begun first
+            await run.send_event(HumanResponseEvent())
+        await first
+        await second
+    assert began[1] - began[0] >= 100
 
 
 @everywhere

@@ -312,5 +312,5 @@ async def main() -> None:
 
 
 def plain() -> None:
-    assert_type(Shop().run_sync(Order(item="tea"), backend="trio"), int)
-    assert_type(Fancy().run_sync(Order(item="tea")), Sent)
+    assert assert_type(Shop().run_sync(Order(item="tea"), backend="trio"), int) == 1
+    assert assert_type(Fancy().run_sync(Order(item="tea")), Sent).weight == 1.5
