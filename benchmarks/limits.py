@@ -23,6 +23,7 @@ IMPORTS, DISTRIBUTION = "", ""
 CANNOT = {
     "idle_steps": "straight code has no idle steps",
     "collect": "see fan-out",
+    "durable": "straight code keeps nothing",
     "importing": "nothing to import",
     "size": "nothing to install",
 }

@@ -21,6 +21,7 @@ from actorflow import (
     WorkflowCancelledError,
     step,
 )
+from benchmarks.kept import durable
 from benchmarks.measure import Measured, Program, clock, peak_from_here, resident
 
 __all__ = ["CANNOT", "DISTRIBUTION", "IMPORTS", "PROGRAMS"]
@@ -519,6 +520,7 @@ PROGRAMS: dict[str, Program] = {
         *(fan_out, collect, sleepers, pressure),
         *(stream, state, edit, snapshot),
         *(answer, wait, idle, waiting),
+        durable,
     )
 }
 """What we can do, by the name that workloads ask for."""

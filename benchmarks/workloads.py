@@ -155,6 +155,22 @@ def _faces() -> list[Workload]:
     ]
 
 
+def _durable() -> list[Workload]:
+    return [
+        Workload(
+            key=f"durable-{runs}",
+            title=f"durable step, {runs} {'run' if runs == 1 else 'runs at once'}",
+            program="durable",
+            unit="step",
+            n=n,
+            tiny=2 * runs,
+            arguments={"runs": runs},
+            yardstick=False,
+        )
+        for runs, n in ((1, 1_000), (10, 4_000), (64, 4_000))
+    ]
+
+
 def _footprints() -> list[Workload]:
     return [
         Workload(key="import", title="import", program="importing", unit="process", n=1, tiny=1, yardstick=False),
@@ -171,7 +187,7 @@ def _footprints() -> list[Workload]:
     ]
 
 
-WORKLOADS: tuple[Workload, ...] = (*_chains(), *_runs(), *_fans(), *_faces(), *_footprints())
+WORKLOADS: tuple[Workload, ...] = (*_chains(), *_runs(), *_fans(), *_faces(), *_durable(), *_footprints())
 """All of them, in the order of the table."""
 
 BY_KEY: dict[str, Workload] = {workload.key: workload for workload in WORKLOADS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import uuid
 import weakref
 from pathlib import Path
 
@@ -58,8 +59,13 @@ def boot_id() -> str:
         return ""
 
 
+GUEST = "guest-"
+
+
 class HostLocks:
     """Which hosts are alive: each holds a lock that the kernel takes away when its process dies.
+
+    A store that is open holds one too, as a guest: whoever works on runs then looks often whether it has sent something.
 
     Args:
         folder: Where the lock files are; None for a store that only this process has.
@@ -68,7 +74,36 @@ class HostLocks:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._held: dict[str, int] = {}
+        self._dead: set[str] = set()
         _all.add(self)
+
+    def arrive(self) -> None:
+        """Lets the others know that a store is open."""
+        assert self._folder is not None  # noqa: S101
+        name = f"{GUEST}{uuid.uuid4().hex[:12]}"
+        self.take(f".{name}")
+        # Only now by its name: who finds a guest without a lock takes it for dead.
+        (self._folder / f".{name}").rename(self._folder / name)
+        self._held[name] = self._held.pop(f".{name}")
+
+    def others(self) -> tuple[bool, bool]:
+        """Whether others are here, and whether a host has died since the last call. Of dead guests nothing is left."""
+        if self._folder is None:
+            return False, False
+        alive = died = False
+        names = os.listdir(self._folder)  # noqa: PTH208 - looked at often, and these are names
+        self._dead.intersection_update(names)
+        for name in names:
+            if name in self._held or name.startswith(".") or name in self._dead:
+                continue
+            if self.alive(name):
+                alive = True
+            elif name.startswith(GUEST):
+                (self._folder / name).unlink(missing_ok=True)
+            else:
+                self._dead.add(name)
+                died = True
+        return alive, died
 
     def take(self, host: str) -> None:
         """Makes a host alive."""

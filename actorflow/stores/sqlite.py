@@ -28,6 +28,7 @@ Durability = Literal["strict", "relaxed"]
 MEMORY = ":memory:"
 POLL = 0.01  # seconds between two looks at what others write, while there are others
 LONELY_POLL = 0.25  # and while there are none: how long one who comes may go unnoticed
+WATCH = 0.1  # seconds between two looks at who the others are: how long one who dies may go unnoticed
 CHECKPOINT = 1_000  # pages of 4 kB that the log may have before it is put into the database, when there is time
 CHECKPOINT_BUSY = 4 * CHECKPOINT  # and when there is none
 
@@ -102,6 +103,7 @@ class SqliteEngine:
         self._log = self._checkpointed = 0
         self._version = 0
         self._company = False
+        self._watched = 0.0
 
     def now(self) -> float:
         """The store's clock, in seconds."""
@@ -117,6 +119,9 @@ class SqliteEngine:
         if not self._memory:
             _refuse_remote(self._path)
         self._db = patiently(self._connected, self.name)
+        if not self._memory and not self._inline:
+            self._locks.arrive()
+            self._company, _ = self._locks.others()
 
     def _connected(self) -> Database:
         db = connect(self._path, self._vfs)
@@ -134,7 +139,6 @@ class SqliteEngine:
         db.set_wal_hook(self._logged)
         self._log = self._checkpointed = 0
         self._version = db.pragma("data_version")
-        self._count_company(db)
         return db
 
     def _set_clock(self, db: Database) -> None:
@@ -213,20 +217,17 @@ class SqliteEngine:
         return POLL if self._company else LONELY_POLL
 
     def look(self) -> Sequence[Topic]:
-        """Whether the file has changed by others; while there are others, also whether they live, now and then."""
+        """Whether the file has changed by others; now and then, whether one of them has died."""
         db = self._db
         if db is None:
             return ()
         version = db.pragma("data_version")  # looks at the file, unlike apsw's data_version()
-        if version == self._version:
-            return ()
-        self._version = version
-        self._count_company(db)
-        return EVERYTHING
-
-    def _count_company(self, db: Database) -> None:
-        hosts = rows(db, "SELECT id FROM hosts")
-        self._company = any(not self._locks.holds(str(host)) for (host,) in hosts)
+        changed, self._version = version != self._version, version
+        died, now = False, time.monotonic()
+        if now - self._watched >= WATCH:
+            self._watched = now
+            self._company, died = self._locks.others()
+        return EVERYTHING if changed else (Topic.WORK,) if died else ()
 
 
 class SqliteReader:

@@ -19,6 +19,7 @@ from benchmarks.measure import Measured, clock, peak_from_here, resident
 # The package itself loads its parts when they are first named: this is the part that its programs name.
 IMPORTS, DISTRIBUTION = "agent_framework._workflows._workflow_builder", "agent-framework-core"
 CANNOT = {
+    "durable": "a checkpoint holds a whole superstep, and no other process takes a run up",
     "collect": "see fan-out: one form only",
     "wait": "a response is a handler of its own: see the row above",
     "waiting": "a response is a handler of its own: see the row above",

@@ -13,6 +13,7 @@ from benchmarks.measure import Measured, clock, resident
 
 IMPORTS, DISTRIBUTION = "burr.core", "burr"
 CANNOT = {
+    "durable": "a persister keeps the state, and no other process takes a run up",
     "fan_out": "no fan-out over items of one run: its parallel actions are applications of their own",
     "sleepers": "no fan-out over items of one run: its parallel actions are applications of their own",
     "collect": "no fan-out over items of one run: its parallel actions are applications of their own",

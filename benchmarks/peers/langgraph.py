@@ -17,6 +17,7 @@ from benchmarks.measure import Measured, clock, peak_from_here, resident
 
 IMPORTS, DISTRIBUTION = "langgraph.graph", "langgraph"
 CANNOT = {
+    "durable": "a checkpoint holds a whole superstep, and no other process takes a run up",
     "collect": "see fan-out: one form only",
     "answer": "an interrupt is inside of a body: see the row below",
     "idle": "an interrupt is inside of a body: see the row below",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 
+import httpx
 from anyio.lowlevel import checkpoint
+from llama_agents.server import SqliteWorkflowStore, WorkflowServer
 from workflows import Context, Workflow, step
 from workflows.errors import WorkflowCancelledByUser
 from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
@@ -420,6 +424,48 @@ async def waiting(n: int) -> Measured:
     return await _crowd(Interview(timeout=None), n)
 
 
+class Count(StartEvent):
+    n: int
+
+
+class Tick(Event):
+    i: int
+    n: int
+
+
+class Shown(Event):
+    i: int
+
+
+class Counting(Workflow):
+    @step
+    async def begin(self, ev: Count) -> Tick:
+        return Tick(i=0, n=ev.n)
+
+    @step
+    async def count(self, ctx: Context, ev: Tick) -> Tick | StopEvent:
+        if ev.i == ev.n:
+            return StopEvent(result=await ctx.store.get("count", default=0))
+        async with ctx.store.edit_state() as state:
+            state["count"] = state.get("count", 0) + 1
+        ctx.write_event_to_stream(Shown(i=ev.i))
+        return Tick(i=ev.i + 1, n=ev.n)
+
+
+async def durable(n: int, runs: int) -> Measured:
+    """Its server in this process, asked once for each run: there is no other face that keeps runs."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        server = WorkflowServer(workflow_store=SqliteWorkflowStore(str(Path(folder) / "runs.db")))
+        server.add_workflow("counting", Counting(timeout=None))
+        transport = httpx.ASGITransport(app=server.app)
+        async with server.contextmanager(), httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            begin = clock()
+            steps = [n // runs + (i < n % runs) for i in range(runs)]
+            ask = [client.post("/workflows/counting/run", json={"start_event": {"n": n}}, timeout=None) for n in steps]
+            total = sum(each.json()["result"]["value"]["result"] for each in await asyncio.gather(*ask))
+            return Measured(clock() - begin, total)
+
+
 PROGRAMS = {
     program.__name__: program
     for program in (
@@ -428,5 +474,6 @@ PROGRAMS = {
         *(fan_out, collect, sleepers, pressure),
         *(stream, state, edit, snapshot),
         *(answer, wait, idle, waiting),
+        durable,
     )
 }

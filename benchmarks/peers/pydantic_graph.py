@@ -13,6 +13,7 @@ from benchmarks.measure import Measured, clock, peak_from_here
 
 IMPORTS, DISTRIBUTION = "pydantic_graph", "pydantic-graph"
 CANNOT = {
+    "durable": "keeps nothing",
     "collect": "see fan-out: one form only",
     "answer": "no prompts from outside",
     "wait": "no prompts from outside",

@@ -12,6 +12,7 @@ IMPORTS, DISTRIBUTION = "pykka", "pykka"
 _NO_ASYNC = "actors are threads: no coroutine suspends"
 _NO_RUNS = "actors, not runs of a workflow"
 CANNOT = {
+    "durable": "keeps nothing",
     "suspend": _NO_ASYNC,
     "idle_steps": _NO_RUNS,
     "concurrent": _NO_RUNS,

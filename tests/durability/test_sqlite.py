@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from actorflow.errors import Fenced, StoreError
-from actorflow.storage import Leave, Register, Status, Topic
+from actorflow.storage import Register, Status, Topic
 from actorflow.stores import SqliteStore, store_from_url
 from actorflow.stores._hosts import HostLocks, file_system, is_remote
 from actorflow.stores._sqlite_db import connect
@@ -237,23 +237,54 @@ def test_a_process_that_is_killed_is_dead_at_once(tmp_path: Path) -> None:
     assert list(Path(f"{path}-hosts").iterdir()) == []
 
 
-def test_who_looks_how_often(tmp_path: Path) -> None:
-    """Often while there are others, seldom while there are none, never where nobody can be."""
+def test_who_looks_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Often while there are others, who need not be hosts; seldom while there are none, never where nobody can be."""
+    monkeypatch.setattr("actorflow.stores.sqlite.WATCH", 0.0)
     path = str(tmp_path / "runs.db")
     one, two = (SqliteEngine(path, "strict", inline=False, vfs=None) for _ in range(2))
     memory = SqliteEngine(":memory:", "strict", inline=False, vfs=None)
-    for engine in (one, two, memory):
+    for engine in (one, memory):
         engine.open()
     assert (one.patience(), memory.patience()) == (LONELY_POLL, None)
     assert list(one.look()) == []
-    (host,) = two.perform([Register()])
-    assert list(one.look()) == [Topic.WORK, Topic.JOURNAL]
+    two.open()
+    assert two.patience() == POLL
+    assert list(one.look()) == []
     assert one.patience() == POLL
-    two.perform([Leave(host.id)])
+    two.perform([Register()])
+    assert list(one.look()) == [Topic.WORK, Topic.JOURNAL]
+    two.close()
     one.look()
     assert one.patience() == LONELY_POLL
-    for engine in (one, two, memory):
+    for engine in (one, memory):
         engine.close()
+
+
+def test_a_host_that_dies_leaves_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told once, though nobody has written; and of dead guests nothing is left."""
+    monkeypatch.setattr("actorflow.stores.sqlite.WATCH", 0.0)
+    path = tmp_path / "runs.db"
+    engine = SqliteEngine(str(path), "strict", inline=False, vfs=None)
+    engine.open()
+    code = (
+        "import os, sys, signal\nfrom actorflow.stores.sqlite import SqliteEngine\nfrom actorflow.storage import Register\n"
+        "engine = SqliteEngine(sys.argv[1], 'strict', inline=False, vfs=None)\nengine.open()\n"
+        "engine.perform([Register()])\nprint('ready', flush=True)\nsys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:  # noqa: S603 - ours
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        assert list(engine.look()) == [Topic.WORK, Topic.JOURNAL]
+        assert list(engine.look()) == []
+        other.kill()
+        other.wait()
+    assert list(engine.look()) == [Topic.WORK]
+    assert list(engine.look()) == []
+    assert engine.patience() == LONELY_POLL
+    left = sorted(one.name.partition("-")[0] for one in Path(f"{path}-hosts").iterdir())
+    assert left == ["guest", "host"]
+    engine.close()
 
 
 def test_locks_of_hosts(tmp_path: Path) -> None:
