@@ -48,7 +48,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "run": (("_runtime.*",), ("_runtime",)),
     "keep and watch": (("stores.*",), ("stores",), ("_stored",), ("_durable", "telemetry")),
     "face": (("retry_policy", "resource"), ("",)),
-    "edges": (("server.*",), ("server", "client"), ("cli",), ("__main__",)),
+    "edges": (("server.*",), ("server", "client"), ("cli.*",), ("cli",), ("__main__",)),
     "test kit": (("testing.*",), ("testing",)),
 }
 """Floors from the lowest to the highest, each with its shelves from the lowest to the highest.
