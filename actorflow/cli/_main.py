@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 from actorflow.cli._flows import check, graph, run
 from actorflow.cli._refusals import CommandError, one_line, refuse
-from actorflow.errors import WorkflowValidationError
+from actorflow.cli._replay import replay
+from actorflow.cli._runs import cancel, fork, gc, list_, show
+from actorflow.cli._tail import tail
+from actorflow.errors import ActorflowError, WorkflowValidationError
 
 __all__ = ["main"]
 
@@ -38,8 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    for command in (run, check, graph):
+    for command in (run, check, graph, tail, replay):
         app.command(command)
+    runs = cyclopts.App(name="runs", help="Look at the runs of a store, and change what becomes of them.")
+    runs.command(list_, name="list")
+    for about_runs in (show, cancel, fork, gc):
+        runs.command(about_runs)
+    app.command(runs)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(words, exit_on_error=False, print_error=False)
@@ -49,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse(str(error))
     except WorkflowValidationError as error:
         refuse(str(error))  # several lines: each problem of the workflow is one
+    except ActorflowError as error:
+        refuse(one_line(error), code=1)
     except KeyboardInterrupt:
         refuse("interrupted", code=130)
     sys.exit(code)
