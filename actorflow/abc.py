@@ -128,6 +128,7 @@ class Record:
             ``recovered``, the event for the handler and the handler's name; for ``dropped``, the reason, why that was a
             consequence of another record (``full``, ``lost``, or ``""`` where it was none), and the number of the last event
             that this one had caused by then.
+        took: Seconds since the body began, where the record is of one; it tells nothing to whoever goes on with the run.
     """
 
     run_id: str
@@ -136,6 +137,7 @@ class Record:
     attempt: int = 1
     effects: Sequence[tuple[Any, ...]] = ()
     value: Any = None
+    took: float | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen

@@ -46,7 +46,12 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_records",),
     ),
     "run": (("_runtime.*",), ("_runtime",)),
-    "keep and watch": (("stores.*",), ("stores",), ("_stored", "_journals"), ("_durable", "_replayed", "telemetry")),
+    "keep and watch": (
+        ("stores.*",),
+        ("stores",),
+        ("_stored", "_journals"),
+        ("_durable", "_replayed", "telemetry", "trace"),
+    ),
     "face": (("retry_policy", "resource"), ("",)),
     "edges": (("server.*",), ("server", "client"), ("cli.*",), ("cli",), ("__main__",)),
     "test kit": (("testing.*",), ("testing",)),

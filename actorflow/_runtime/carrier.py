@@ -251,8 +251,10 @@ class Carrier(Execution):
                             out = self.out
                             continue
                     event = item.event
-                    if journal is not None and journal.durable < item.record:
-                        await journal.sync(item.record)
+                    if journal is not None:
+                        if journal.durable < item.record:
+                            await journal.sync(item.record)
+                        self.body_began = run.timers.clock()
                 else:
                     event = item
                 if on_start is not None:
@@ -387,6 +389,7 @@ class Carrier(Execution):
         if not isinstance(item, Resumed):
             return BODY
         progress = item.progress
+        self.body_began = self.run.timers.clock()
         self.item = Delivery(item.event, item.number, item.record, item.member, item.trail)
         if progress.returned:
             out: Any = list(progress.out) if progress.listed else progress.out[0] if progress.out else None

@@ -142,6 +142,7 @@ class Execution(Timer):
         "actor",
         "attempts_made",
         "began",
+        "body_began",
         "children",
         "context",
         "effects",
@@ -202,6 +203,7 @@ class Execution(Timer):
         self.wanted: Limit | None = None
         self.latest = math.inf
         self.began = 0.0
+        self.body_began = 0.0
         self.fired: bool = False
         self.lost: str | None = None
         self.log: list[Sequence[Any] | Wait] | None = None
@@ -557,8 +559,9 @@ class Execution(Timer):
         if run.dirty is self:
             run.dirty = None
         item = self.item
+        took = run.timers.clock() - self.body_began
         number = run.append(
-            Record(run.run_id, kind, (item.number, self.actor.index), self.failures + 1, effects, value)
+            Record(run.run_id, kind, (item.number, self.actor.index), self.failures + 1, effects, value, took)
         )
         for effect in effects:
             if effect[0] == "send":

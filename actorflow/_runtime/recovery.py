@@ -253,47 +253,49 @@ class Fold(Dispatch):
 
     def _apply(self, work: _Work, effects: Sequence[tuple[Any, ...]]) -> None:
         """What a body did, in order."""
-        item, sender = work.item, cast("Any", work)
         for effect in effects:
-            kind, log = effect[0], work.log
-            if kind == "send":
-                self.route(effect[1], effect[2], sender, self.appended, member=item.member, trail=item.trail)
-                log.append(("send",))
-            elif kind == "apart":
-                self.route(effect[1], effect[2], sender, self.appended, trail=item.trail)
-                log.append(("send",))
-            elif kind == "list":
-                fan_out(self, effect[1], sender, self.appended)
-            elif kind == "publish":
-                self.published.append(effect[1])
-                log.append(("publish",))
-            elif kind == "prompt":
-                self.published.append(effect[1])  # the wait stands for it in the log
-            elif kind == "state":
-                self._change_state(effect[1], effect[2])
-                log.append(("set",))
-            elif kind == "commit":
-                log.append(("commit", self.state.value))
-                self.state.value = copy_data(effect[2])
-            elif kind == "collect":
-                buffer = work.actor.buffer(effect[1])
-                buffer.events.append(effect[2])
-                log.append(("collect", None if effect[3] is None else tuple(buffer.take(effect[3]))))
-            elif kind == "waiting":
-                self.waited += 1
-                until = None if effect[1] is None else self.at + effect[1]
-                log.append(("waiting", until, *effect[2:], self.waited))
-            elif kind == "answer":
-                self._kept.pop(effect[2], None)
-                work.waited(kind, effect[1], effect[3:])
-            elif kind in {"expired", "cut", "raised"}:
-                work.waited(kind, effect[1], effect[2:])
-            elif kind == "once":
-                work.made(effect[1], effect[2])
-            else:
-                if kind == "ask_id":
-                    self.asked = max(self.asked, int(effect[1].rpartition("/")[2]))
-                log.append(tuple(effect))
+            self._apply_one(work, effect)
+
+    def _apply_one(self, work: _Work, effect: tuple[Any, ...]) -> None:
+        item, sender, kind, log = work.item, cast("Any", work), effect[0], work.log
+        if kind == "send":
+            self.route(effect[1], effect[2], sender, self.appended, member=item.member, trail=item.trail)
+            log.append(("send",))
+        elif kind == "apart":
+            self.route(effect[1], effect[2], sender, self.appended, trail=item.trail)
+            log.append(("send",))
+        elif kind == "list":
+            fan_out(self, effect[1], sender, self.appended)
+        elif kind == "publish":
+            self.published.append(effect[1])
+            log.append(("publish",))
+        elif kind == "prompt":
+            self.published.append(effect[1])  # the wait stands for it in the log
+        elif kind == "state":
+            self._change_state(effect[1], effect[2])
+            log.append(("set",))
+        elif kind == "commit":
+            log.append(("commit", self.state.value))
+            self.state.value = copy_data(effect[2])
+        elif kind == "collect":
+            buffer = work.actor.buffer(effect[1])
+            buffer.events.append(effect[2])
+            log.append(("collect", None if effect[3] is None else tuple(buffer.take(effect[3]))))
+        elif kind == "waiting":
+            self.waited += 1
+            until = None if effect[1] is None else self.at + effect[1]
+            log.append(("waiting", until, *effect[2:], self.waited))
+        elif kind == "answer":
+            self._kept.pop(effect[2], None)
+            work.waited(kind, effect[1], effect[3:])
+        elif kind in {"expired", "cut", "raised"}:
+            work.waited(kind, effect[1], effect[2:])
+        elif kind == "once":
+            work.made(effect[1], effect[2])
+        else:
+            if kind == "ask_id":
+                self.asked = max(self.asked, int(effect[1].rpartition("/")[2]))
+            log.append(tuple(effect))
 
     def _change_state(self, path: str | None, value: Any) -> None:
         if path is None:
