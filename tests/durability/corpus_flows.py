@@ -103,8 +103,8 @@ class Buffering(Workflow):
 
     @step
     async def pair(self, ctx: Context, ev: Task | Left) -> Done | None:
-        got = ctx.collect_events(ev, [Task, Task, Left])
-        return None if got is None else Done(n=sum(one.n for one in got if isinstance(one, Task | Left)))
+        got: Any = ctx.collect_events(ev, [Task, Task, Left])
+        return None if got is None else Done(n=sum(one.n for one in got))
 
     @step
     async def last(self, ctx: Context, ev: Done) -> StopEvent | None:

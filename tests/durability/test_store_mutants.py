@@ -1,24 +1,20 @@
 """The tests of stores watch what they claim to watch: with one line broken, the one named for it fails.
 
-Of the mutants that the design names, *state outside the record* is not a store's: a store has no state but records.
+Of the mutants that the design names, *state outside the record* is not a store's: it is in `test_run_mutants`.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.floors import ROOT
+from tests.durability.mutants import Mutant, assert_caught
 
 CONTRACT = "tests/durability/test_conformance.py::"
-OPS, SQLITE, WRITER = "_sqlite_ops.py", "sqlite.py", "_writer.py"
+OPS, SQLITE, WRITER = "stores/_sqlite_ops.py", "stores/sqlite.py", "stores/_writer.py"
 
-MUTANTS = {
+MUTANTS: dict[str, Mutant] = {
     "no epoch check": (
         OPS,
         "WHERE id = :run AND epoch = :epoch AND head = :head",
@@ -103,29 +99,4 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str, tmp_path: Path) -> None:
     """The test fails on the mutant (and passes in the suite, on what it was made from)."""
-    file, before, after, test = MUTANTS[name]
-    for folder in ("actorflow", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    target = tmp_path / "actorflow" / "stores" / file
-    source = target.read_text(encoding="utf-8")
-    assert source.count(before) == 1, "the line has changed: make the mutant anew"
-    target.write_text(source.replace(before, after), encoding="utf-8")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tmp_path),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTEST_ADDOPTS": "",
-        "POWER_CUTS": "60",
-    }
-    environment.pop("FULL_TESTS", None)
-    done = subprocess.run(  # noqa: S603 - ours
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=60", test],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert "1 failed" in done.stdout or "Timeout" in done.stderr, done.stdout + done.stderr
+    assert_caught(MUTANTS[name], tmp_path)
