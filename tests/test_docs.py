@@ -2,8 +2,10 @@
 
     python -m tests.test_docs --write      writes the generated part of docs/errors.md anew
 
-A ```python block of README.md or docs/*.md is a program, run in a process of its own; the ```text block right below it,
-if there is one, is what it prints. A block whose first line is ``# continued`` goes on from the block before it.
+A ```python block of README.md or docs/**/*.md is a program, run in a process of its own on asyncio, and in one of another
+process on trio; the ```text block right below it, if there is one, is what it prints. A block whose first line is
+``# continued`` goes on from the block before it. One whose first line is a file's name, as ``# flow.py``, is that file; a
+``# test_flow.py`` is run by pytest, beside the files that its page has shown before.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from tests.floors import ROOT, rooms, title
 
 ERRORS = ROOT / "docs" / "errors.md"
 PORTING = ROOT / "docs" / "porting.md"
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"\bAF\d{3}\b")
 BEGIN, END = (
     "<!-- written by `python -m tests.test_docs --write` from actorflow.validation.RULES -->\n",
     "<!-- end -->\n",
 )
 CONTINUED = "# continued\n"
+NAMED = re.compile(r"# (\w+\.py)\n")
 
 
 @attrs.frozen
@@ -42,6 +45,12 @@ class Program:
     line: int
     source: str
     prints: str | None
+
+    @property
+    def name(self) -> str:
+        """The file that it is said to be."""
+        found = NAMED.match(self.source)
+        return found[1] if found else "program.py"
 
     def __str__(self) -> str:
         return f"{self.document.name}:{self.line}"
@@ -101,19 +110,72 @@ def listed_codes() -> list[str]:
 @pytest.mark.parametrize("program", [p for document in DOCUMENTS for p in programs(document)], ids=str)
 def test_programs_run(program: Program, tmp_path: Path) -> None:
     """A program of the documents ends well, without a warning, and prints what the document says."""
-    path = tmp_path / "program.py"
+    path = tmp_path / program.name
+    for one in programs(program.document):
+        if one.line <= program.line and one.name != "program.py":
+            (tmp_path / one.name).write_text(one.source, encoding="utf-8")
     path.write_text(program.source, encoding="utf-8")
+    if program.name.startswith("test_"):
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", str(path)]
+    else:
+        command = [sys.executable, "-W", "error", str(path)]
     done = subprocess.run(  # noqa: S603 - our own documents
-        [sys.executable, "-W", "error", str(path)],
+        command,
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
         cwd=tmp_path,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     if program.prints is not None:
         assert done.stdout == program.prints
+
+
+ON_TRIO = """
+import sys, runpy, os, shutil, tempfile, warnings
+import anyio, trio
+import actorflow, actorflow.testing
+from actorflow import Workflow
+anyio.run.__kwdefaults__["backend"] = "trio"
+Workflow.run_sync.__kwdefaults__["backend"] = "trio"
+for number, path in enumerate(sys.argv[1:]):
+    sys.stdout.flush()
+    if not (child := os.fork()):
+        os.chdir(tempfile.mkdtemp(dir=os.path.dirname(path)))
+        sys.path.insert(0, os.path.dirname(path))
+        warnings.simplefilter("error")
+        runpy.run_path(path, run_name="__main__")
+        sys.stdout.flush()
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(f"--- {number} {ended}", flush=True)
+"""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_programs_run_on_trio_too(document: Path, tmp_path: Path) -> None:
+    """A program that leaves the choice of the event loop to us prints the same on the other one."""
+    shown = [one for one in programs(document) if not one.name.startswith("test_") and "asyncio.run(" not in one.source]
+    paths = [tmp_path / str(number) / one.name for number, one in enumerate(shown)]
+    for one, path in zip(shown, paths, strict=True):
+        path.parent.mkdir()
+        path.write_text(one.source, encoding="utf-8")
+    done = subprocess.run(  # noqa: S603 - our own documents
+        [sys.executable, "-c", ON_TRIO, *map(str, paths)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    outputs = re.split(r"^--- \d+ (-?\d+)\n", done.stdout, flags=re.MULTILINE)
+    for one, output, code in zip(shown, outputs[::2], outputs[1::2], strict=False):
+        assert (str(one), code) == (str(one), "0")
+        if one.prints is not None:
+            assert (str(one), output) == (str(one), one.prints)
+    assert len(outputs) == 2 * len(shown) + 1
 
 
 @pytest.mark.parametrize("command", [c for document in DOCUMENTS for c in commands(document)], ids=str)
