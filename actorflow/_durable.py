@@ -19,7 +19,7 @@ from typing import Any
 
 import anyio
 
-from actorflow._records import dump_record, load_record, record_serializer
+from actorflow._records import dump_record, edited, load_record, record_serializer
 from actorflow._runtime.keeper import Keeper
 from actorflow._runtime.recovery import fold
 from actorflow._runtime.router import plan_of
@@ -86,7 +86,15 @@ class RunJournal:
             self._ask(head, (entry,), status)
         return self.head
 
-    def _ask(self, head: int, entries: Sequence[Entry], status: Status, *, release: bool = False) -> None:
+    def _ask(
+        self,
+        head: int,
+        entries: Sequence[Entry],
+        status: Status,
+        *,
+        release: bool = False,
+        wake_at: float | None = None,
+    ) -> None:
         commit = Commit(
             run_id=self._run_id,
             epoch=self._epoch,
@@ -95,6 +103,7 @@ class RunJournal:
             seen=self.seen,
             status=status,
             release=release,
+            wake_at=wake_at,
         )
         self.unanswered += 1
         try:
@@ -102,9 +111,13 @@ class RunJournal:
         except StoreError as error:  # it is closed
             self._answered(error)
 
-    def release(self) -> None:
-        """Gives a run back that waits for the outside, unless something has come for it."""
-        self._ask(self.head, (), Status.WAITING, release=True)
+    def release(self, wake_at: float | None) -> None:
+        """Gives a run back that waits, unless something has come for it.
+
+        Args:
+            wake_at: When it goes on by itself, on the store's clock; None for never.
+        """
+        self._ask(self.head, (), Status.WAITING, release=True, wake_at=wake_at)
 
     def _answered(self, answer: Committed | Exception) -> None:
         self.unanswered -= 1
@@ -173,7 +186,7 @@ class RunHost:
         self._ttl = ttl
         self._host: Host | None = None
         self._live: dict[str, tuple[LiveRun, RunJournal]] = {}
-        self._idle_since: dict[str, float] = {}
+        self._resting: dict[str, tuple[int, float]] = {}  # since when, and behind which record
         self._door = anyio.Lock()
         self._closing = False
 
@@ -265,12 +278,33 @@ class RunHost:
         info, workflow = await self._find(run_id)
         return await read_journal(self.store, info, record_serializer(workflow))
 
-    async def fork(self, run_id: str, at: int, new_id: str | None, /) -> StoredRun:
-        """Makes a run that goes on from an earlier moment of another one, and returns its handle."""
-        seen = sum(one.record.kind == "event" for one in await self.history(run_id) if one.number <= at)
-        info = await self.store.fork(Fork(run_id=run_id, at=at, seen=seen, new_id=new_id or uuid.uuid4().hex))
+    async def fork(self, run_id: str, at: int, new_id: str | None, edit: tuple[int, Event] | None, /) -> StoredRun:
+        """Makes a run that goes on from an earlier moment of another one, and returns its handle.
+
+        Raises:
+            WorkflowRuntimeError: There is no such run or record, or not the event to put another one in the place of.
+        """
+        history = await self.history(run_id)
+        seen = sum(one.record.kind == "event" for one in history if one.number <= at)
+        last = None
+        if edit is not None:
+            _, workflow = await self._find(run_id)
+            record = next((one.record for one in history if one.number == at), None)
+            if record is None:
+                raise WorkflowRuntimeError(
+                    f"the journal of run {run_id} has no record {at}; Runtime.history() shows those that it has",
+                    code="AF317",
+                )
+            last = dump_record(edited(record, at, *edit), record_serializer(workflow))
+        info = await self.store.fork(
+            Fork(run_id=run_id, at=at, seen=seen, new_id=new_id or uuid.uuid4().hex, last=last)
+        )
         await self._claim()
         return await self.get(info.run_id)
+
+    async def delete(self, run_id: str, /) -> bool:
+        """Removes a run that is over; whether there was one."""
+        return await self.store.delete(run_id)
 
     # ------------------------------------------------------------------------------------------------ work
     async def _beat(self) -> None:
@@ -342,7 +376,7 @@ class RunHost:
             return  # it is handed back with the others
         journal = RunJournal(self, workflow, info)
         self._live[info.run_id] = (self._keeper.revive(workflow, info.run_id, folded, journal), journal)
-        self._idle_since.pop(info.run_id, None)
+        self._resting.pop(info.run_id, None)
         await self._read_inbox(info.run_id)
 
     async def _read_inbox(self, run_id: str) -> None:
@@ -378,16 +412,24 @@ class RunHost:
                 run.append(Record(run.run_id, "event", value=str(error)))
 
     def _release_idle(self) -> None:
-        """Gives runs back that have waited for the outside for long enough."""
+        """Gives runs back that have waited for long enough, for the outside or for a time that is not near."""
         now = anyio.current_time()
         for run_id, (run, journal) in list(self._live.items()):
             if run.is_done():
                 self._live.pop(run_id)
-            elif run.moving or run.done or run.deadline < math.inf or journal.unanswered:
-                self._idle_since.pop(run_id, None)
-            elif self._idle_after is not None and now - self._idle_since.setdefault(run_id, now) >= self._idle_after:
-                self._idle_since.pop(run_id)
-                journal.release()
+                self._resting.pop(run_id, None)
+                continue
+            until = None if journal.unanswered or self._idle_after is None else run.rests_until
+            if until is None or self._idle_after is None:
+                self._resting.pop(run_id, None)
+                continue
+            head, since = self._resting.get(run_id, (-1, now))
+            if head != journal.head:
+                since = now  # it has done something meanwhile
+            self._resting[run_id] = (journal.head, since)
+            if now - since >= self._idle_after and until - now > self._idle_after:
+                del self._resting[run_id]
+                journal.release(None if until == math.inf else self.store.now() + until - now)
 
     # ------------------------------------------------------------------------------------------------ handing back
     def given_up(self, run_id: str, journal: RunJournal, error: Exception) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from actorflow.abc import Record
-from actorflow.errors import ContextSerdeError
+from actorflow.errors import ContextSerdeError, WorkflowRuntimeError
+from actorflow.events import Event
 from actorflow.serialization import JsonSerializer
 from actorflow.snapshots import scope_of_workflow
 
-__all__ = ["dump_record", "load_record", "record_serializer"]
+__all__ = ["dump_record", "edited", "load_record", "record_serializer"]
 
 
 def record_serializer(workflow: object) -> JsonSerializer:
@@ -58,3 +61,34 @@ def load_record(run_id: str, kind: str, body: bytes, serializer: JsonSerializer)
             f"a {kind} record of run {run_id} is damaged: {error!r}; restore the store from a backup", code="AF310"
         ) from error
     return Record(run_id, kind, invocation, attempt, effects, value, took)
+
+
+def edited(record: Record, number: int, place: int, event: Event) -> Record:
+    """A record with another event in the place of one that it sends or publishes.
+
+    Args:
+        record: The record.
+        number: Its number in the journal, for the message.
+        place: Which event, counted from 0 over all that the record sends and publishes, those of lists one by one.
+        event: What is to be there.
+
+    Raises:
+        WorkflowRuntimeError: There is no such event, or it is of another class.
+    """
+    left, effects = place, list(record.effects)
+    there: list[str] = []
+    for index, effect in enumerate(effects):
+        if effect[0] not in {"send", "apart", "list", "publish", "prompt"}:
+            continue
+        events = list(effect[1]) if effect[0] == "list" else [effect[1]]
+        there += [type(one).__name__ for one in events]
+        if 0 <= left < len(events) and type(events[left]) is type(event):
+            events[left] = event
+            effects[index] = (effect[0], events if effect[0] == "list" else event, *effect[2:])
+            return attrs.evolve(record, effects=tuple(effects))
+        left -= len(events)
+    raise WorkflowRuntimeError(
+        f"record {number} of run {record.run_id} has no {type(event).__name__} in place {place}: it sends and publishes "
+        f"{', '.join(there) or 'nothing'}, counted from 0; give the place of the event, and an event of its class",
+        code="AF317",
+    )

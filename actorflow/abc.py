@@ -359,8 +359,12 @@ class StoreHost(Protocol):
         """What a run has done."""
         ...
 
-    async def fork(self, run_id: str, at: int, new_id: str | None, /) -> Any:
+    async def fork(self, run_id: str, at: int, new_id: str | None, edit: tuple[int, Event] | None, /) -> Any:
         """Makes a run that goes on from an earlier moment of another one, and returns its handle."""
+        ...
+
+    async def delete(self, run_id: str, /) -> bool:
+        """Removes a run that is over; whether there was one."""
         ...
 
 

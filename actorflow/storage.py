@@ -22,6 +22,7 @@ __all__ = [
     "Commit",
     "Committed",
     "Created",
+    "Delete",
     "Entry",
     "Fork",
     "Host",
@@ -414,6 +415,7 @@ class Fork(Request[RunInfo]):
         at: Number of the last record to copy.
         seen: Number of the last message to copy.
         new_id: Id of the new run.
+        last: What the last record is to say in the new run; None for what it says.
 
     Raises:
         WorkflowRuntimeError: By the store, when the run is unknown or has no such record.
@@ -425,6 +427,23 @@ class Fork(Request[RunInfo]):
     at: int
     seen: int
     new_id: str
+    last: bytes | None = None
+
+
+@attrs.frozen(slots=True)
+class Delete(Request[bool]):
+    """Removes a run that is over, and all that belongs to it. Answers whether there was such a run.
+
+    A long one is gone at once for all who look; the last of its rows leave with the next `Collect`.
+
+    Attributes:
+        run_id: The run.
+
+    Raises:
+        WorkflowRuntimeError: By the store, when the run is not over.
+    """
+
+    run_id: str
 
 
 @attrs.frozen(slots=True)
@@ -608,6 +627,10 @@ class Store(Protocol):
 
     async def fork(self, fork: Fork, /) -> RunInfo:
         """Makes a run out of the beginning of another one."""
+        ...
+
+    async def delete(self, run_id: str, /) -> bool:
+        """Removes a run that is over; whether there was one."""
         ...
 
     async def gc(self, older_than: float, /, *, limit: int = 1000) -> Collected:

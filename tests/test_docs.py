@@ -116,7 +116,19 @@ def test_programs_run(program: Program, tmp_path: Path) -> None:
             (tmp_path / one.name).write_text(one.source, encoding="utf-8")
     path.write_text(program.source, encoding="utf-8")
     if program.name.startswith("test_"):
-        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "error",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            str(path),
+        ]
     else:
         command = [sys.executable, "-W", "error", str(path)]
     done = subprocess.run(  # noqa: S603 - our own documents

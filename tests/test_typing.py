@@ -66,7 +66,9 @@ def said_by(checker: Checker) -> tuple[Said, ...]:
         files = [GOOD, BAD, *sorted((ROOT / "docs" / "examples").glob("*.py"))]
         for program in whole_programs():
             named = program.name != "program.py"  # others import it by that name
-            path = Path(folder) / (program.name if named else f"{program.document.stem}_{program.line}.py".replace("-", "_"))
+            path = Path(folder) / (
+                program.name if named else f"{program.document.stem}_{program.line}.py".replace("-", "_")
+            )
             path.write_text(program.source, encoding="utf-8")
             files.append(path)
         return mypy(files) if checker == "mypy" else pyright(files, Path(folder))

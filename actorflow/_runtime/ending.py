@@ -139,6 +139,31 @@ class Ending(Publishing):
         """Whether the run can still go on by itself."""
         return self.tasks > self.suspended or self.pending or any(child.moving for child in self.children or ())
 
+    @property
+    def rests_until(self) -> float | None:
+        """When a run goes on by itself that does nothing now but wait, infinity for never; None while it does something."""
+        if self.pending or self.done or self.children or self.outbox or self.tasks > len(self.carriers):
+            return None
+        until = self.deadline
+        for carrier in self.carriers:
+            if carrier.slot or carrier.woken:
+                return None
+            if not carrier.open_waits:
+                delayed = carrier.suspension
+                if delayed is None or delayed.over:
+                    return None
+                until = min(until, delayed.deadline)
+        return min([until, *(wait.deadline for wait in self.waits or ())])
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether nothing of it goes on before the outside does something, or has not done it in time."""
+        return self.rests_until is not None and all(carrier.open_waits for carrier in self.carriers)
+
+    def rests(self) -> None:
+        """A body has begun to wait for others, for a time: whoever leaves the runtime need not wait for the run."""
+        self.runtime.changed()
+
     def _quiet(self) -> None:
         """No task is left that can move, and the run is not over: it waits for the outside, or can never end."""
         if self.moving:

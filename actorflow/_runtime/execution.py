@@ -912,6 +912,8 @@ class Execution(Timer):
         self.open_waits += 1
         self.timed_waits += wait.timed
         actor.waiting += 1
+        if wait.timed and run.journal is not None:
+            run.rests()
         try:
             await self.suspend(wait)
         finally:

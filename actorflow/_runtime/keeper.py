@@ -176,10 +176,14 @@ class Keeper:
                 del self, outcome, cancelled
 
     async def drained(self) -> None:
-        """Returns when no run is left; those that only an outside event could move are cancelled."""
+        """Returns when no run is left; those that only an outside event could move are cancelled.
+
+        One that has a journal loses nothing by it, and so does not stay for the end of the time that it waits, days perhaps.
+        """
         while self.runs:
             for run in list(self.runs):
-                if not run.moving and not run.done and run.parent is None:
+                stays = run.moving and not (run.journal is not None and run.waits_for_others)
+                if not stays and not run.done and run.parent is None:
                     run.cancel("the runtime closed", closing=True)
             if not self.runs:
                 break

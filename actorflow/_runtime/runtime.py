@@ -197,20 +197,36 @@ class Runtime:
         """
         return await self._stored().history(run_id)
 
-    async def fork(self, run_id: str, *, at: int, new_id: str | None = None) -> Run[Any]:
+    async def fork(
+        self, run_id: str, *, at: int, new_id: str | None = None, edit: tuple[int, Event] | None = None
+    ) -> Run[Any]:
         """Makes a run that goes on from an earlier moment of another one, which may be over.
 
         Args:
             run_id: The run to copy.
             at: Number of the last record to copy.
             new_id: Id of the new run; made up when None.
+            edit: An event of the last record to be another one: the number of the event among those that the record sends
+                and publishes, counted from 0, and the event of the same class to be in its place. With ``at=1`` it is the
+                start event.
 
         Raises:
-            WorkflowRuntimeError: The runtime has no store, or there is no such run or record.
+            WorkflowRuntimeError: The runtime has no store, or there is no such run, record or event.
             RunConflict: There is a run of the new id.
         """
-        forked: Run[Any] = await self._stored().fork(run_id, at, new_id)
+        forked: Run[Any] = await self._stored().fork(run_id, at, new_id, edit)
         return forked
+
+    async def delete(self, run_id: str) -> bool:
+        """Removes a run that is over from the store, with all that belongs to it.
+
+        Returns:
+            Whether there was such a run.
+
+        Raises:
+            WorkflowRuntimeError: The runtime has no store, or the run is not over.
+        """
+        return await self._stored().delete(run_id)
 
     def _stored(self) -> StoreHost:
         if self._host is None:

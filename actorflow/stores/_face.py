@@ -20,6 +20,7 @@ from actorflow.storage import (
     Commit,
     Committed,
     Created,
+    Delete,
     Entry,
     Fork,
     Host,
@@ -203,6 +204,14 @@ class EngineStore:
             RunConflict: There is a run of the new id.
         """
         return await self._writer.do(fork)
+
+    async def delete(self, run_id: str, /) -> bool:
+        """Removes a run that is over, and all that belongs to it; whether there was one.
+
+        Raises:
+            WorkflowRuntimeError: It is not over.
+        """
+        return await self._writer.do(Delete(run_id))
 
     async def gc(self, older_than: float, /, *, limit: int = 1000) -> Collected:
         """Removes one batch of what is older than `older_than` seconds and no longer needed.

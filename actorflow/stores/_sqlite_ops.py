@@ -23,6 +23,7 @@ from actorflow.storage import (
     Commit,
     Committed,
     Created,
+    Delete,
     Entry,
     Fork,
     Host,
@@ -333,12 +334,12 @@ _FORK = (
     """
     INSERT INTO runs(id, workflow, version, head, tail, inbox_n, seen, snap_seq, forked_from, digest, created_at)
     SELECT :new, workflow, version, :at, tail, :seen, :seen,
-        coalesce((SELECT max(seq) FROM snapshots WHERE run = :run AND seq <= :at), 0), id, digest, :now
+        coalesce((SELECT max(seq) FROM snapshots WHERE run = :run AND seq <= :snap), 0), id, digest, :now
     FROM runs WHERE id = :run
     """,
     "INSERT INTO journal SELECT :new, seq, kind, 0, at, body, blob FROM journal WHERE run = :run AND seq <= :at",
     "INSERT INTO inbox SELECT :new, n, event_id, kind, at, body, blob FROM inbox WHERE run = :run AND n <= :seen",
-    "INSERT INTO snapshots SELECT :new, seq, :now, codec, body FROM snapshots WHERE run = :run AND seq <= :at",
+    "INSERT INTO snapshots SELECT :new, seq, :now, codec, body FROM snapshots WHERE run = :run AND seq <= :snap",
     """
     UPDATE blobs SET refs = refs + (SELECT count(*) FROM journal WHERE run = :new AND blob = hash)
         + (SELECT count(*) FROM inbox WHERE run = :new AND blob = hash)
@@ -351,7 +352,10 @@ _FORK = (
 def fork(tx: Transaction, request: Fork) -> RunInfo:
     """Copies the beginning of a run to a new one."""
     info = get(tx.db, request.run_id)
-    if info is None or not max(info.tail, 1) <= request.at <= info.head or not 0 <= request.seen <= info.inbox_n:
+    edited = request.last is not None
+    # The record that is to say something else must be there still, and in no snapshot.
+    first = 1 if info is None else max(info.tail + edited, 1)
+    if info is None or not first <= request.at <= info.head or not 0 <= request.seen <= info.inbox_n:
         there = "there is no such run" if info is None else f"it has records {info.tail + 1} to {info.head}"
         raise WorkflowRuntimeError(
             f"run {request.run_id!r} cannot be forked at record {request.at}, message {request.seen}: {there}; give a record "
@@ -363,13 +367,43 @@ def fork(tx: Transaction, request: Fork) -> RunInfo:
     if rows(tx.db, "SELECT 1 FROM trash WHERE run = ?", (request.new_id,)):
         _erase(tx, request.new_id, -1)
     values = {
-        "run": request.run_id, "new": request.new_id, "at": request.at, "seen": request.seen, "now": tx.now
+        "run": request.run_id, "new": request.new_id, "at": request.at, "snap": request.at - edited, "seen": request.seen,
+        "now": tx.now,
     }  # fmt: skip
     for statement in _FORK:
         tx.db.execute(statement, values)
+    if request.last is not None:
+        _say_instead(tx, request.new_id, request.at, request.last)
     made = get(tx.db, request.new_id)
     assert made is not None  # noqa: S101 - just inserted
     return made
+
+
+def _say_instead(tx: Transaction, run: str, seq: int, body: bytes) -> None:
+    where = (run, seq)
+    unput(tx, rows(tx.db, "SELECT blob FROM journal WHERE run = ? AND seq = ?", where))
+    tx.db.execute("UPDATE journal SET body = ?, blob = ? WHERE run = ? AND seq = ?", (*put(tx, body), *where))
+    if seq == 1:  # what it was started with is what it is asked for again with
+        tx.db.execute("UPDATE runs SET digest = ? WHERE id = ?", (hashlib.sha256(body).digest(), run))
+
+
+AT_ONCE = 10_000  # rows of a run that a `Delete` removes by itself
+
+
+def delete(tx: Transaction, request: Delete) -> bool:
+    """Removes a run that is over."""
+    info = get(tx.db, request.run_id)
+    if info is None:
+        return False
+    if not info.status.closed:
+        raise WorkflowRuntimeError(
+            f"run {request.run_id!r} of {info.workflow} is not over, and so cannot be deleted; cancel it first",
+            code="AF316",
+        )
+    tx.db.execute("DELETE FROM runs WHERE id = ?", (request.run_id,))
+    tx.db.execute("INSERT INTO trash VALUES(?)", (request.run_id,))
+    _erase(tx, request.run_id, AT_ONCE)
+    return True
 
 
 def collect(tx: Transaction, request: Collect) -> Collected:
@@ -441,6 +475,7 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Transaction, Any], Any]] = {
     Leave: leave,
     Claim: claim,
     Fork: fork,
+    Delete: delete,
     Collect: collect,
     Question: question,
 }

@@ -120,24 +120,36 @@ class ModelStore:
         }
         return free, news
 
-    def fork(self, run_id: str, at: int, seen: int, new_id: str) -> None:
+    def fork(self, run_id: str, at: int, seen: int, new_id: str, last: bytes | None) -> None:
         run = self.runs.get(run_id)
         if (
             run is None
             or new_id in self.runs
-            or not max(run.tail, 1) <= at <= len(run.journal)
+            or not max(run.tail + (last is not None), 1) <= at <= len(run.journal)
             or not 0 <= seen <= len(run.inbox)
         ):
             raise Refused
         self.runs[new_id] = ModelRun(
             run.version,
-            run.start,
+            run.start if last is None or at > 1 else last,
             [(kind, body, 0) for kind, body, _ in run.journal[:at]],
             run.inbox[:seen],
             seen=seen,
             tail=run.tail,
-            snapshots={seq: body for seq, body in run.snapshots.items() if seq <= at},
+            snapshots={seq: body for seq, body in run.snapshots.items() if seq <= at - (last is not None)},
         )
+        if last is not None:
+            journal = self.runs[new_id].journal
+            journal[-1] = (journal[-1][0], last, 0)
+
+    def delete(self, run_id: str) -> bool:
+        run = self.runs.get(run_id)
+        if run is None:
+            return False
+        if not run.status.closed:
+            raise Refused
+        del self.runs[run_id]
+        return True
 
     def collect(self) -> None:
         self.runs = {run_id: run for run_id, run in self.runs.items() if not run.status.closed}

@@ -524,6 +524,66 @@ async def test_a_fork_needs_a_moment_and_a_name(store: SqliteStore) -> None:
 
 
 @on_every_store
+@pytest.mark.parametrize("last", [b"other", LONG + b"other"], ids=["short", "long"])
+async def test_a_fork_may_say_something_else_at_its_end(store: SqliteStore, last: bytes) -> None:
+    """Its last record is what it is given; a snapshot that holds the old one is not its own; the model stays as it is."""
+    host = await store.register(CAPS)
+    here = (await claimed(store, host, "a"))["a"]
+    here = moved(here, await store.commit(step(here, b"1", snapshot=Snapshot("json", b"s"))))
+    await store.commit(step(here, LONG, snapshot=Snapshot("json", b"t"), status=Status.FAILED))
+    info = await store.fork(Fork(run_id="a", at=3, seen=0, new_id="b", last=last))
+    assert (info.head, info.snap_seq) == (3, 2)
+    assert await bodies(store, "b") == [b"start", b"1", last]
+    assert await bodies(store, "a") == [b"start", b"1", LONG]
+    assert await store.delete("a")
+    assert await bodies(store, "b") == [b"start", b"1", last]
+    assert await store.snapshot("b") == Snapshot("json", b"s", 2)
+
+
+@on_every_store
+async def test_a_fork_that_starts_with_something_else_is_a_run_of_that(store: SqliteStore) -> None:
+    """Asked for again, it is the same run if what it was started with is the same."""
+    await store.create(new_run())
+    await store.fork(Fork(run_id="a", at=1, seen=0, new_id="b", last=b"other"))
+    assert not (await store.create(new_run("b", body=b"other"))).fresh
+    with pytest.raises(RunConflict):
+        await store.create(new_run("b"))
+
+
+@on_every_store
+async def test_what_a_snapshot_has_swallowed_cannot_say_something_else(store: SqliteStore) -> None:
+    """The record is gone; the fork of what is there can still be made."""
+    host = await store.register(CAPS)
+    here = (await claimed(store, host, "a"))["a"]
+    await store.commit(step(here, b"1", snapshot=Snapshot("json", b"s")))
+    await store.gc(0.0)
+    with pytest.raises(WorkflowRuntimeError, match=r"\[AF233\]$"):
+        await store.fork(Fork(run_id="a", at=2, seen=0, new_id="b", last=b"other"))
+    assert (await store.fork(Fork(run_id="a", at=2, seen=0, new_id="b"))).head == 2
+
+
+@on_every_store
+async def test_a_run_that_is_over_can_be_deleted(store: SqliteStore) -> None:
+    """All of it is gone, with what only it had; one that goes on stays, and one that is not there is nobody's loss."""
+    host = await store.register(CAPS)
+    runs = await claimed(store, host, "a", "b")
+    await accepted(store, message("a"))
+    await store.commit(step(runs["a"], LONG, snapshot=Snapshot("json", b"s"), status=Status.COMPLETED))
+    with pytest.raises(WorkflowRuntimeError, match=r"'b'.*is not over.*\[AF316\]$"):
+        await store.delete("b")
+    assert await store.delete("a")
+    assert not await store.delete("a")
+    assert [await store.get("a"), await store.read("a"), await store.inbox("a"), await store.snapshot("a")] == [
+        None,
+        [],
+        [],
+        None,
+    ]
+    assert (await store.gc(0.0)).rows == 0
+    assert await store.deliver(message("a", event_id="y")) is Receipt.UNKNOWN
+
+
+@on_every_store
 async def test_old_runs_are_removed_whole_in_batches(store: SqliteStore) -> None:
     """A run that is being removed is gone at once; its id can be used again at once; runs that go on stay."""
     host = await store.register(CAPS)

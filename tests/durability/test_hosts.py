@@ -60,6 +60,22 @@ class Sum(Workflow):
         return StopEvent(result=got)
 
 
+class Doubled(Workflow):
+    """Doubles the numbers below another one, each in an execution of its own."""
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Note]:
+        return [Note(n=n) for n in range(1, ev["n"])]
+
+    @step
+    async def double(self, ev: Note) -> Reply:
+        return Reply(n=ev.n * 2)
+
+    @step
+    async def gather(self, evs: list[Reply]) -> StopEvent:
+        return StopEvent(result=sorted(ev.n for ev in evs))
+
+
 class Slow(Workflow):
     """Takes ten seconds, in two steps, and fails once."""
 
@@ -273,6 +289,90 @@ async def test_idle_runs_leave_memory_and_come_back(store: SqliteStore) -> None:
         assert await run == 3
 
 
+async def left_memory(store: SqliteStore, wake_at: float | None) -> None:
+    """Run A-1 is nobody's, and is due when it should be."""
+    info = await store.get("A-1")
+    assert info is not None
+    assert (info.status, info.owner) == (Status.WAITING, "")
+    due = None if info.wake_at is None else info.wake_at - store.now() + anyio.current_time()
+    assert due == (None if wake_at is None else pytest.approx(wake_at, abs=0.01))
+
+
+@stored
+async def test_what_waits_for_a_time_leaves_memory_and_is_woken(store: SqliteStore) -> None:
+    """The end of a wait comes to the second, though the run was in nobody's memory."""
+    async with Runtime(store=store, workflows=[Patient()], idle_after=5) as rt:
+        run = await rt.start(Patient(), run_id="A-1")
+        await anyio.sleep(20)
+        await left_memory(store, 60)
+        assert await run == "none"
+        assert anyio.current_time() == pytest.approx(60, abs=0.01)
+
+
+@stored
+async def test_what_waits_for_its_next_attempt_leaves_memory(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Slow()], idle_after=5) as rt:
+        run = await rt.start(Slow(), run_id="A-1")
+        await anyio.sleep(30)  # failed at 10, and is due at 110
+        await left_memory(store, 110)
+        assert await run is True
+        assert anyio.current_time() == pytest.approx(115, abs=0.01)
+    assert bodies == ["first", "second", "second"]
+
+
+@stored
+async def test_what_has_a_time_limit_leaves_memory_and_still_ends_by_it(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum(timeout=50)], idle_after=5) as rt:
+        run = await rt.start(Sum(timeout=50), run_id="A-1")
+        await anyio.sleep(20)
+        await left_memory(store, 50)
+        await run.send_event(Reply(n=1))
+        await anyio.sleep(15)
+        await left_memory(store, 50)
+        with pytest.raises(WorkflowTimeoutError):
+            await run
+    assert anyio.current_time() == pytest.approx(50, abs=0.01)
+
+
+@stored
+async def test_what_is_due_soon_stays(store: SqliteStore) -> None:
+    """To leave memory and come back would cost more than it gives."""
+    async with Runtime(store=store, workflows=[Slow()], idle_after=200) as rt:
+        run = await rt.start(Slow(), run_id="A-1")
+        assert await run is True
+        info = await store.get("A-1")
+        assert info is not None
+        assert info.epoch == 1
+
+
+@stored
+async def test_another_host_wakes_what_is_due(store: SqliteStore) -> None:
+    """The one that had the run has died meanwhile."""
+    async with crashing(store, Patient()) as rt:
+        host: Any = rt._host
+        host._idle_after = 5
+        await rt.start(Patient(), run_id="A-1")
+        await anyio.sleep(20)
+        await left_memory(store, 60)
+    async with Runtime(store=store, workflows=[Patient()], idle_after=5) as rt:
+        await anyio.sleep(10)
+        await left_memory(store, 60)  # not before its time
+        assert await (await rt.get("A-1")) == "none"
+    assert anyio.current_time() == pytest.approx(60, abs=0.01)
+
+
+@stored
+async def test_leaving_does_not_wait_for_the_end_of_a_wait(store: SqliteStore) -> None:
+    """It may be days away; the run is handed back, and whoever has it next keeps the time."""
+    async with Runtime(store=store, workflows=[Patient()]) as rt:
+        await rt.start(Patient(), run_id="A-1")
+    assert anyio.current_time() == pytest.approx(0, abs=0.01)
+    await anyio.sleep(20)
+    async with Runtime(store=store, workflows=[Patient()]) as rt:
+        assert await (await rt.get("A-1")) == "none"
+    assert anyio.current_time() == pytest.approx(60, abs=0.01)
+
+
 @stored
 async def test_leaving_hands_back_what_only_the_outside_can_move(store: SqliteStore) -> None:
     async with Runtime(store=store, workflows=[Sum()]) as rt:
@@ -339,6 +439,47 @@ async def test_forks_go_on_from_an_earlier_moment(store: SqliteStore) -> None:
         await fork.send_event(Reply(n=40))
         assert await fork == 41
         assert await run == 3
+
+
+@stored
+async def test_a_fork_may_go_on_from_another_event(store: SqliteStore) -> None:
+    """The start event, what came from outside, or what a step sent: one event is another one, and all that follows is new."""
+    async with Runtime(store=store, workflows=[Sum(), Doubled()]) as rt:
+        run = await rt.start(Sum(), run_id="A-1")
+        await run.send_event(Reply(n=1))
+        await run.send_event(Reply(n=2))
+        assert await run == 3
+        (first, _) = [one.number for one in await rt.history("A-1") if one.record.kind == "event"]
+        fork = await rt.fork("A-1", at=first, edit=(0, Reply(n=40)))
+        await fork.send_event(Reply(n=2))
+        assert await fork == 42
+
+        assert await (await rt.start(Doubled(), StartEvent(n=4), run_id="B-1")) == [2, 4, 6]
+        assert await (await rt.fork("B-1", at=1, edit=(0, StartEvent(n=2)))) == [2]
+        assert await (await rt.fork("B-1", at=2, edit=(2, Note(n=30)))) == [2, 4, 60]
+        assert await (await rt.get("B-1")) == [2, 4, 6]
+        with pytest.raises(
+            WorkflowRuntimeError, match=r"record 2 .* has no Note in place 3: .* Note, Note, Note,.*\[AF317\]$"
+        ):
+            await rt.fork("B-1", at=2, edit=(3, Note(n=0)))
+        with pytest.raises(WorkflowRuntimeError, match=r"has no Reply in place 0.*\[AF317\]$"):
+            await rt.fork("B-1", at=2, edit=(0, Reply(n=0)))
+        with pytest.raises(WorkflowRuntimeError, match=r"has no record 99.*\[AF317\]$"):
+            await rt.fork("B-1", at=99, edit=(0, Reply(n=0)))
+
+
+@stored
+async def test_a_run_that_is_over_can_be_deleted(store: SqliteStore) -> None:
+    async with Runtime(store=store, workflows=[Sum(), Doubled()]) as rt:
+        await rt.start(Sum(), run_id="A-1")
+        assert await (await rt.start(Doubled(), StartEvent(n=2), run_id="B-1")) == [2]
+        with pytest.raises(WorkflowRuntimeError, match=r"is not over.*\[AF316\]$"):
+            await rt.delete("A-1")
+        assert await rt.delete("B-1")
+        assert not await rt.delete("B-1")
+        with pytest.raises(WorkflowRuntimeError, match=r"\[AF312\]$"):
+            await rt.get("B-1")
+        assert await (await rt.start(Doubled(), StartEvent(n=3), run_id="B-1")) == [2, 4]
 
 
 @stored

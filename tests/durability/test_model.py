@@ -93,7 +93,15 @@ REQUESTS = st.one_of(
     *(news() for _ in range(2)),
     st.tuples(st.just("register"), st.sampled_from(HOSTS), st.sampled_from(["v1", "v1", "v2"])),
     st.tuples(st.just("leave"), st.sampled_from(HOSTS)),
-    st.tuples(st.just("fork"), st.sampled_from(RUNS), st.integers(0, 4), st.integers(0, 2), st.sampled_from(RUNS)),
+    st.tuples(
+        st.just("fork"),
+        st.sampled_from(RUNS),
+        st.integers(0, 4),
+        st.integers(0, 2),
+        st.sampled_from(RUNS),
+        st.none() | BODIES,
+    ),
+    st.tuples(st.just("delete"), st.sampled_from(RUNS)),
     st.tuples(st.just("collect"), st.sampled_from([1, 3, 1000])),
 )
 
@@ -144,11 +152,13 @@ class Pair:
                     lambda: self.model.claim(number, limit),
                     lambda answer: ([run.run_id for run in answer.runs], dict(answer.news)),
                 )
-            case ("fork", run_id, at, seen, new_id):
-                fork = Fork(run_id=run_id, at=at, seen=seen, new_id=new_id)
+            case ("fork", run_id, at, seen, new_id, last):
+                fork = Fork(run_id=run_id, at=at, seen=seen, new_id=new_id, last=last)
                 await self.same(
-                    self.store.fork(fork), lambda: self.model.fork(run_id, at, seen, new_id), lambda _: None
+                    self.store.fork(fork), lambda: self.model.fork(run_id, at, seen, new_id, last), lambda _: None
                 )
+            case ("delete", run_id):
+                await self.same(self.store.delete(run_id), lambda: self.model.delete(run_id))
             case ("collect", limit):
                 while (await self.store.gc(0.0, limit=limit)).more:
                     pass
