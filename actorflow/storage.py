@@ -205,7 +205,7 @@ class Snapshot:
     Attributes:
         codec: How the body is written.
         body: The run.
-        seq: Number of the last record that it contains; given by the store.
+        seq: Number of the last record that it contains; in a `Commit` 0 stands for the last record of the commit.
     """
 
     codec: str
@@ -250,7 +250,8 @@ class Commit(Request[Committed]):
         outbox: Messages to other runs, and runs to make.
         take: Permits to take: pairs of a limit's name and how many permits it has in all.
         free: Names of limits whose permit is given back, one each. All are, with `release` or when the run closes.
-        snapshot: The run as it is after these records, without `seq`.
+        snapshot: The run as it is after these records, or as it was after the earlier one that its `seq` names.
+        trouble: Why the host cannot work on the run and gives it back; kept with the run until the next commit.
 
     Raises:
         Fenced: By the store, when another host has had the run since.
@@ -272,6 +273,7 @@ class Commit(Request[Committed]):
     take: Sequence[tuple[str, int]] = ()
     free: Sequence[str] = ()
     snapshot: Snapshot | None = None
+    trouble: str = ""
 
     @property
     def gives_work(self) -> bool:
@@ -354,6 +356,7 @@ class RunInfo:
         forked_from: The run that it was forked from, "" for none.
         created_at: In seconds of the store's clock.
         closed_at: In seconds of the store's clock; None while it is not over.
+        trouble: Why the last host could not work on it, "" where it could.
     """
 
     run_id: str
@@ -373,6 +376,7 @@ class RunInfo:
     forked_from: str
     created_at: float
     closed_at: float | None
+    trouble: str = ""
 
 
 @attrs.frozen(slots=True)
@@ -397,6 +401,7 @@ class Claim(Request[Claimed]):
     Attributes:
         host: Id of the host.
         limit: How many runs at most.
+        skip: Ids of runs that it does not want, and is not woken for: it has tried, and cannot work on them.
 
     Raises:
         Fenced: By the store, when the host's lease has run out.
@@ -404,6 +409,7 @@ class Claim(Request[Claimed]):
 
     host: str
     limit: int
+    skip: Sequence[str] = ()
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -468,10 +474,13 @@ class Collect(Request[Collected]):
     Attributes:
         older_than: Seconds since the run closed, or since the record was written.
         limit: How many rows one batch removes, about.
+        every: Does nothing where a batch with `every` was done less than so many seconds ago, by whomever: of many hosts
+            one goes on. 0 to do it now.
     """
 
     older_than: float
     limit: int = 1000
+    every: float = 0.0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -523,6 +532,7 @@ class StoreStats:
     Attributes:
         runs: How many runs there are: workflow, version, status and count.
         homeless: Runs with something to do whose version no host can run: workflow, version and count.
+        troubled: Runs that the last host could not work on: id, workflow and why, 100 at most.
         hosts: How many hosts are registered, dead ones included that nobody has noticed.
         size: Bytes that the data takes up.
         groups: Transactions that this store object has committed.
@@ -539,6 +549,7 @@ class StoreStats:
     requests: int
     failures: int
     failure: str
+    troubled: tuple[tuple[str, str, str], ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------- the contract
@@ -621,7 +632,7 @@ class Store(Protocol):
         """Makes a host unknown and gives its runs back."""
         ...
 
-    async def claim(self, host: Host, /, limit: int) -> Claimed:
+    async def claim(self, host: Host, /, limit: int, *, skip: Sequence[str] = ()) -> Claimed:
         """Gives a host runs to work on."""
         ...
 
@@ -633,7 +644,7 @@ class Store(Protocol):
         """Removes a run that is over; whether there was one."""
         ...
 
-    async def gc(self, older_than: float, /, *, limit: int = 1000) -> Collected:
+    async def gc(self, older_than: float, /, *, limit: int = 1000, every: float = 0.0) -> Collected:
         """Removes one batch of what is older than `older_than` seconds and no longer needed."""
         ...
 

@@ -184,17 +184,18 @@ class EngineStore:
         """Makes a host unknown and gives its runs back."""
         await self._writer.do(Leave(host.id))
 
-    async def claim(self, host: Host, /, limit: int) -> Claimed:
+    async def claim(self, host: Host, /, limit: int, *, skip: Sequence[str] = ()) -> Claimed:
         """Gives a host runs to work on.
 
         Args:
             host: Who.
             limit: How many at most.
+            skip: Ids of runs that it does not want.
 
         Raises:
             Fenced: The host's lease has run out.
         """
-        return await self._writer.do(Claim(host.id, limit))
+        return await self._writer.do(Claim(host.id, limit, tuple(skip)))
 
     async def fork(self, fork: Fork, /) -> RunInfo:
         """Makes a run out of the beginning of another one.
@@ -213,14 +214,15 @@ class EngineStore:
         """
         return await self._writer.do(Delete(run_id))
 
-    async def gc(self, older_than: float, /, *, limit: int = 1000) -> Collected:
+    async def gc(self, older_than: float, /, *, limit: int = 1000, every: float = 0.0) -> Collected:
         """Removes one batch of what is older than `older_than` seconds and no longer needed.
 
         Args:
             older_than: Seconds since a run closed, or since a record behind a snapshot was written.
             limit: How many rows to remove, about.
+            every: Does nothing where that was done less than so many seconds ago, by whomever.
         """
-        return await self._writer.do(Collect(older_than=older_than, limit=limit))
+        return await self._writer.do(Collect(older_than=older_than, limit=limit, every=every))
 
     async def get(self, run_id: str, /) -> RunInfo | None:
         """What is known of a run; None if there is none."""

@@ -7,6 +7,7 @@ goes on.
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -159,7 +160,8 @@ UPDATE runs SET
     owner = CASE WHEN :status > 1 OR :release AND NOT (:status = 1 AND inbox_n > :seen) THEN '' ELSE owner END,
     wake_at = :wake_at,
     closed_at = CASE WHEN :status > 1 THEN :now END,
-    snap_seq = CASE WHEN :snapshot THEN head + :appended ELSE snap_seq END
+    snap_seq = max(snap_seq, CASE WHEN :snapshot = 0 THEN head + :appended ELSE coalesce(:snapshot, 0) END),
+    trouble = :trouble
 WHERE id = :run AND epoch = :epoch AND head = :head AND owner <> ''
 RETURNING head, status, inbox_n, owner
 """
@@ -177,7 +179,8 @@ def commit(tx: Transaction, request: Commit) -> Committed:
         "release": request.release,
         "wake_at": None if request.status.closed else request.wake_at,
         "now": tx.now,
-        "snapshot": request.snapshot is not None,
+        "snapshot": None if request.snapshot is None else request.snapshot.seq,
+        "trouble": request.trouble,
     }
     moved = rows(tx.db, _COMMIT, values)
     if not moved:
@@ -187,7 +190,7 @@ def commit(tx: Transaction, request: Commit) -> Committed:
     if request.snapshot is not None:
         tx.db.execute(
             "INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)",
-            (request.run_id, head, tx.now, request.snapshot.codec, request.snapshot.body),
+            (request.run_id, request.snapshot.seq or head, tx.now, request.snapshot.codec, request.snapshot.body),
         )
     for name in request.free:
         tx.db.execute(
@@ -291,14 +294,17 @@ _READY = """
 SELECT id FROM (
     SELECT id, n FROM runs WHERE owner = '' AND status = 0
         AND (workflow, version) IN (SELECT workflow, version FROM caps WHERE host = :host)
+        AND id NOT IN (SELECT value FROM json_each(:skip))
     UNION ALL
     SELECT id, n FROM runs WHERE owner = '' AND status = 1 AND wake_at IS NOT NULL AND wake_at <= :now
         AND (workflow, version) IN (SELECT workflow, version FROM caps WHERE host = :host)
+        AND id NOT IN (SELECT value FROM json_each(:skip))
 ) ORDER BY n LIMIT :limit
 """
 _DUE = """
 SELECT wake_at FROM runs WHERE owner = '' AND status = 1 AND wake_at IS NOT NULL
-    AND (workflow, version) IN (SELECT workflow, version FROM caps WHERE host = ?)
+    AND (workflow, version) IN (SELECT workflow, version FROM caps WHERE host = :host)
+    AND id NOT IN (SELECT value FROM json_each(:skip))
 ORDER BY wake_at LIMIT 1
 """
 
@@ -307,7 +313,8 @@ def claim(tx: Transaction, request: Claim) -> Claimed:
     """Gives a host what nobody has, after taking it from the dead."""
     _require(tx, request.host)
     _remove_dead_hosts(tx, request.host)
-    ready = rows(tx.db, _READY, {"host": request.host, "now": tx.now, "limit": request.limit})
+    asked = {"host": request.host, "now": tx.now, "limit": request.limit, "skip": json.dumps(list(request.skip))}
+    ready = rows(tx.db, _READY, asked)
     runs: list[RunInfo] = []
     for (run,) in ready:
         row = rows(
@@ -320,7 +327,7 @@ def claim(tx: Transaction, request: Claim) -> Claimed:
     news = rows(
         tx.db, "SELECT id, inbox_n FROM runs WHERE owner = ? AND owner <> '' AND inbox_n > seen", (request.host,)
     )
-    due = rows(tx.db, _DUE, (request.host,))
+    due = rows(tx.db, _DUE, asked)
     return Claimed(
         tuple(runs),
         tuple((str(run), int(n)) for run, n in news if run not in mine),
@@ -408,6 +415,11 @@ def delete(tx: Transaction, request: Delete) -> bool:
 
 def collect(tx: Transaction, request: Collect) -> Collected:
     """Removes a batch of what is old."""
+    if request.every:
+        if rows(tx.db, "SELECT 1 FROM collected WHERE at > ?", (tx.now - request.every,)):
+            return Collected(0, 0, more=False)
+        tx.db.execute("DELETE FROM collected")
+        tx.db.execute("INSERT INTO collected VALUES(?)", (tx.now,))
     removed = runs = 0
     before = tx.now - request.older_than
     while removed < request.limit:

@@ -14,14 +14,14 @@ __all__ = ["RUN", "get", "inbox", "read", "run_info", "runs", "snapshot", "stats
 
 RUN = (
     "id, workflow, version, status, owner, epoch, head, tail, inbox_n, seen, snap_seq, wake_at, parent, key, forked_from,"
-    " created_at, closed_at"
+    " created_at, closed_at, trouble"
 )
 
 
 def run_info(row: Sequence[Any]) -> RunInfo:
     """A row of the columns `RUN`."""
     run_id, workflow, version, status, owner, epoch, head, tail, inbox_n, seen, snap_seq, *rest = row
-    wake_at, parent, key, forked_from, created_at, closed_at = rest
+    wake_at, parent, key, forked_from, created_at, closed_at, trouble = rest
     return RunInfo(
         run_id=run_id,
         workflow=workflow,
@@ -40,6 +40,7 @@ def run_info(row: Sequence[Any]) -> RunInfo:
         forked_from=forked_from,
         created_at=created_at,
         closed_at=closed_at,
+        trouble=trouble,
     )
 
 
@@ -130,6 +131,7 @@ def stats(db: Database) -> StoreStats:
         "SELECT workflow, version, count(*) FROM runs WHERE owner = '' AND status = 0"
         " AND (workflow, version) NOT IN (SELECT workflow, version FROM caps) GROUP BY 1, 2 ORDER BY 1, 2",
     )
+    troubled = rows(db, "SELECT id, workflow, trouble FROM runs WHERE trouble <> '' ORDER BY n LIMIT 100")
     return StoreStats(
         runs=tuple((workflow, version, Status(status), n) for workflow, version, status, n in counts),
         homeless=tuple((workflow, version, n) for workflow, version, n in homeless),
@@ -139,4 +141,5 @@ def stats(db: Database) -> StoreStats:
         requests=0,
         failures=0,
         failure="",
+        troubled=tuple((run_id, workflow, trouble) for run_id, workflow, trouble in troubled),
     )

@@ -67,7 +67,14 @@ CREATE INDEX permits_run ON permits(run);
 CREATE TABLE trash(run TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_SECOND = """
+ALTER TABLE runs ADD COLUMN trouble TEXT NOT NULL DEFAULT '';
+CREATE INDEX runs_troubled ON runs(n) WHERE trouble <> '';
+-- When somebody last looked for what is old.
+CREATE TABLE collected(at REAL NOT NULL);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 """Each makes a file of its index's version one of the next version. What is written here is never changed."""
 
 

@@ -30,6 +30,7 @@ class ModelRun:
     tail: int = 0
     permits: list[str] = attrs.field(factory=list[str])
     snapshots: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
+    trouble: str = ""
 
 
 @attrs.define
@@ -70,7 +71,8 @@ class ModelStore:
         busy = commit.status is Status.WAITING and len(run.inbox) > commit.seen
         run.status = Status.RUNNABLE if busy else commit.status
         if commit.snapshot is not None:
-            run.snapshots[len(run.journal)] = commit.snapshot.body
+            run.snapshots[commit.snapshot.seq or len(run.journal)] = commit.snapshot.body
+        run.trouble = commit.trouble
         for name in commit.free:
             if name in run.permits:
                 run.permits.remove(name)
@@ -102,13 +104,13 @@ class ModelStore:
                 run.epoch += 1
                 run.permits.clear()
 
-    def claim(self, host: int, limit: int) -> tuple[list[str], dict[str, int]]:
+    def claim(self, host: int, limit: int, skip: list[str]) -> tuple[list[str], dict[str, int]]:
         if host not in self.hosts:
             raise Refused
         free = [
             run_id
             for run_id, run in self.runs.items()
-            if run.owner is None and run.status is Status.RUNNABLE and run.version == self.hosts[host]
+            if (run.owner, run.status, run.version) == (None, Status.RUNNABLE, self.hosts[host]) and run_id not in skip
         ][:limit]
         for run_id in free:
             self.runs[run_id].owner = host
@@ -162,7 +164,7 @@ class ModelStore:
         return {
             run_id: (
                 *(run.version, run.status, run.owner, run.epoch, run.seen, run.tail),
-                *(run.journal[run.tail :], run.inbox, run.snapshots),
+                *(run.journal[run.tail :], run.inbox, run.snapshots, run.trouble),
             )
             for run_id, run in self.runs.items()
         }

@@ -462,6 +462,25 @@ async def test_runs_are_listed_newest_first_by_pages(store: SqliteStore) -> None
         await store.runs(RunQuery(after="nonsense/x"))
 
 
+@on_every_store
+async def test_a_run_in_trouble_is_given_back_to_others(store: SqliteStore) -> None:
+    """Who cannot work on a run says why, is not given it again, and is not woken for it; others are."""
+    mine, other = await store.register(CAPS), await store.register(CAPS)
+    here = (await claimed(store, mine, "a"))["a"]
+    given = await store.commit(step(here, release=True, trouble="its journal cannot be read"))
+    assert (given.owned, given.status, given.head) == (False, Status.RUNNABLE, 1)
+    assert (await store.stats()).troubled == (("a", "Flow", "its journal cannot be read"),)
+    skipping = await store.claim(mine, 10, skip=["a"])
+    assert (skipping.runs, skipping.wake_in) == ((), None)
+    (there,) = (await store.claim(other, 10, skip=["b"])).runs
+    assert (there.run_id, there.trouble) == ("a", "its journal cannot be read")
+    there = moved(there, await store.commit(step(there, b"1")))
+    assert (await store.stats()).troubled == ()
+    await store.commit(step(there, status=Status.WAITING, release=True, wake_at=store.now() - 1))
+    assert (await store.claim(mine, 10, skip=["a"])).wake_in is None
+    assert [run.run_id for run in (await store.claim(mine, 10)).runs] == ["a"]
+
+
 # ------------------------------------------------------------------------------------------- snapshots, forks, retention
 
 
@@ -479,6 +498,21 @@ async def test_a_snapshot_is_of_the_records_before_it(store: SqliteStore) -> Non
     info = await store.get("a")
     assert info is not None
     assert info.snap_seq == 4
+
+
+@on_every_store
+async def test_a_snapshot_may_be_of_an_earlier_record(store: SqliteStore) -> None:
+    """It takes time to make one, and the run goes on meanwhile; one that comes late hides no newer one."""
+    host = await store.register(CAPS)
+    here = (await claimed(store, host, "a"))["a"]
+    here = moved(here, await store.commit(step(here, b"1", b"2", b"3")))
+    here = moved(here, await store.commit(step(here, b"4", snapshot=Snapshot("json", b"s", 3))))
+    assert await store.snapshot("a") == Snapshot("json", b"s", 3)
+    await store.commit(step(here, snapshot=Snapshot("json", b"r", 2)))
+    found = await store.get("a")
+    assert found is not None
+    assert (found.snap_seq, found.head) == (3, 5)
+    assert await store.snapshot("a", at=2) == Snapshot("json", b"r", 2)
 
 
 @on_every_store
@@ -607,6 +641,19 @@ async def test_old_runs_are_removed_whole_in_batches(store: SqliteStore) -> None
     assert (rest.runs, rest.more) == (1, False)
     assert {run.run_id for run in (await store.runs(RunQuery())).runs} == {"a", "c"}
     assert await bodies(store, "a") == [b"second life"]
+
+
+@on_every_clock
+async def test_of_many_hosts_one_collects(store: SqliteStore) -> None:
+    """Where it was done lately, nothing is done, whoever asks."""
+    host = await store.register(CAPS, ttl=1e9)
+    run = (await claimed(store, host, "a"))["a"]
+    assert (await store.gc(0.0, every=60)).runs == 0
+    await store.commit(step(run, status=Status.COMPLETED))
+    await anyio.sleep(59)
+    assert (await store.gc(0.0, every=60)).runs == 0
+    await anyio.sleep(2)
+    assert (await store.gc(0.0, every=60)).runs == 1
 
 
 @on_every_store

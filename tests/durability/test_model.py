@@ -40,6 +40,7 @@ class Move:
     take: list[tuple[str, int]]
     free: list[str]
     snapshot: Snapshot | None
+    trouble: str
 
 
 def news() -> st.SearchStrategy[NewRun]:
@@ -77,12 +78,13 @@ def moves() -> st.SearchStrategy[Move]:
         few(messages() | news()),
         few(st.tuples(st.sampled_from(NAMES), st.integers(1, 2))),
         few(st.sampled_from(NAMES)),
-        st.none() | st.just(Snapshot("json", b"s")),
+        st.none() | st.builds(Snapshot, st.just("json"), st.just(b"s"), st.sampled_from([0, 0, 1])),
+        st.sampled_from(["", "", "", "no code for it"]),
     )
 
 
 def claims() -> st.SearchStrategy[Any]:
-    return st.tuples(st.just("claim"), st.sampled_from(HOSTS), st.integers(0, 3))
+    return st.tuples(st.just("claim"), st.sampled_from(HOSTS), st.integers(0, 3), few(st.sampled_from(RUNS), 1))
 
 
 # Each call is a strategy of its own: the same one given twice counts once.
@@ -110,7 +112,7 @@ BEGINNING: list[Any] = [
     NewRun(run_id="a", workflow="Flow", version="v1", body=b"start"),
     NewRun(run_id="b", workflow="Flow", version="v1", body=b"start"),
     ("register", 0, "v1"),
-    ("claim", 0, 3),
+    ("claim", 0, 3, []),
 ]
 HISTORIES = st.lists(REQUESTS, min_size=12, max_size=40).map(lambda requests: BEGINNING + requests)
 
@@ -146,10 +148,10 @@ class Pair:
                 if number in self.hosts:
                     await self.store.leave(self.hosts.pop(number))
                     self.model.leave(number)
-            case ("claim", number, limit):
+            case ("claim", number, limit, skip):
                 await self.same(
-                    self.store.claim(self.hosts.get(number, Host("nobody", 1)), limit),
-                    lambda: self.model.claim(number, limit),
+                    self.store.claim(self.hosts.get(number, Host("nobody", 1)), limit, skip=skip),
+                    lambda: self.model.claim(number, limit, skip),
                     lambda answer: ([run.run_id for run in answer.runs], dict(answer.news)),
                 )
             case ("fork", run_id, at, seen, new_id, last):
@@ -180,6 +182,7 @@ class Pair:
             take=move.take,
             free=move.free,
             snapshot=move.snapshot,
+            trouble=move.trouble,
         )
 
     async def same(
@@ -215,6 +218,7 @@ class Pair:
                 [(entry.kind, entry.body, entry.epoch) for entry in entries],
                 [(message.event_id, message.body) for message in kept],
                 {s.seq: s.body for at in range(info.head + 1) if (s := await self.store.snapshot(info.run_id, at=at))},
+                info.trouble,
             )
         assert facts == self.model.facts()
 

@@ -70,7 +70,7 @@ def test_a_file_of_a_newer_actorflow_is_left_alone(tmp_path: Path) -> None:
     db.close()
     before = path.read_bytes()
     with pytest.raises(
-        StoreError, match=r"runs\.db was written by a newer actorflow \(schema 2, .*\); update actorflow \[AF224\]$"
+        StoreError, match=r"runs\.db was written by a newer actorflow \(schema 3, .*\); update actorflow \[AF224\]$"
     ):
         opened(path)
     assert path.read_bytes() == before
@@ -390,3 +390,28 @@ def test_a_store_belongs_to_one_loop(tmp_path: Path) -> None:
             assert await other.get("a") is not None
 
     anyio.run(look)
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What an older actorflow has written is read, and written on."""
+    path = tmp_path / "old.db"
+    db = connect(str(path), None)
+    db.execute(MIGRATIONS[0])
+    db.pragma("application_id", 0x61637466)
+    db.pragma("user_version", 1)
+    db.execute(
+        "INSERT INTO runs(id, workflow, version, head, digest, created_at) VALUES('a', 'Flow', 'v1', 1, x'00', 1)"
+    )
+    db.execute("INSERT INTO journal VALUES('a', 1, 'created', 0, 1, CAST('start' AS BLOB), NULL)")
+    db.close()
+
+    async def main() -> None:
+        async with SqliteStore(path) as store:
+            host = await store.register(CAPS)
+            (run,) = (await store.claim(host, 10)).runs
+            assert run.trouble == ""
+            await store.commit(step(run, b"1", trouble="some"))
+            assert await bodies(store, "a") == [b"start", b"1"]
+            assert (await store.stats()).troubled == (("a", "Flow", "some"),)
+
+    anyio.run(main)
