@@ -34,6 +34,7 @@ BEGIN, END = (
     "<!-- end -->\n",
 )
 CONTINUED = "# continued\n"
+COMMANDS = (".venv/bin/actorflow ", ".venv/bin/python docs/examples/")
 NAMED = re.compile(r"# (\w+\.py)\n")
 
 
@@ -71,12 +72,12 @@ def programs(document: Path) -> Iterator[Program]:
 
 
 def commands(document: Path) -> Iterator[Program]:
-    """Every sh block of a document that ends in running the `actorflow` command, as that command alone."""
+    """Every sh block of a document that ends in running the `actorflow` command or an example, as that command alone."""
     found = list(fences(document.read_text(encoding="utf-8")))
     for number, (line, language, source, _) in enumerate(found):
         command = source.strip().split(" && ")[-1]
-        if language == "sh" and command.startswith(".venv/bin/actorflow "):
-            yield Program(document, line, command.removeprefix(".venv/bin/actorflow "), printed(found, number))
+        if language == "sh" and command.startswith(COMMANDS):
+            yield Program(document, line, command.removeprefix(".venv/bin/"), printed(found, number))
 
 
 def fences(text: str) -> Iterator[tuple[int, str, str, bool]]:
@@ -193,8 +194,10 @@ def test_programs_run_on_trio_too(document: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [c for document in DOCUMENTS for c in commands(document)], ids=str)
 def test_commands_run(command: Program) -> None:
     """A command line of the documents ends well and prints what the document says."""
+    words = shlex.split(command.source)
+    arguments = words[1:] if words[0] == "python" else ["-m", *words]
     done = subprocess.run(  # noqa: S603 - our own documents
-        [sys.executable, "-W", "error", "-m", "actorflow", *shlex.split(command.source)],
+        [sys.executable, "-W", "error", *arguments],
         check=False,
         capture_output=True,
         text=True,
