@@ -248,7 +248,8 @@ class RunHost:
         body = dump_record(record, record_serializer(known))
         new = NewRun(run_id=wanted, workflow=plan.name, version=plan.graph.fingerprint, body=body)
         created = await self.store.create(new)
-        await self._claim()
+        with contextlib.suppress(StoreError):  # the run is kept, and to take it is tried again
+            await self._claim()
         return await self.get(created.run_id)
 
     async def get(self, run_id: str, /) -> StoredRun:
@@ -299,7 +300,8 @@ class RunHost:
         info = await self.store.fork(
             Fork(run_id=run_id, at=at, seen=seen, new_id=new_id or uuid.uuid4().hex, last=last)
         )
-        await self._claim()
+        with contextlib.suppress(StoreError):  # the run is kept, and to take it is tried again
+            await self._claim()
         return await self.get(info.run_id)
 
     async def delete(self, run_id: str, /) -> bool:
@@ -347,7 +349,7 @@ class RunHost:
                 return 0.0
             try:
                 for info in claimed.runs:
-                    await self._take(info)
+                    await self._take(info, host)
                 for run_id, _ in claimed.news:
                     await self._read_inbox(run_id)
             except StoreError as error:
@@ -355,8 +357,8 @@ class RunHost:
                 return POLL
             return POLL if claimed.wake_in is None else claimed.wake_in
 
-    async def _take(self, info: RunInfo) -> None:
-        """Lets a run go on that is this host's now."""
+    async def _take(self, info: RunInfo, host: Host) -> None:
+        """Lets a run go on that was given to a host, if that is what this still is."""
         entry = self._live.get(info.run_id)
         if entry is not None:
             await entry[0].unwound()  # it was here before, and bodies of it may be at work still
@@ -372,8 +374,8 @@ class RunHost:
                 "run %s of %s cannot be read from its journal, and is left alone", info.run_id, info.workflow
             )
             return
-        if self._closing:
-            return  # it is handed back with the others
+        if self._closing or self._host is not host:
+            return  # it is handed back with the others, or was lost with them while it was read
         journal = RunJournal(self, workflow, info)
         self._live[info.run_id] = (self._keeper.revive(workflow, info.run_id, folded, journal), journal)
         self._resting.pop(info.run_id, None)

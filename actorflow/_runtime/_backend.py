@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -58,7 +60,13 @@ def caller() -> Callable[[Callable[[], object]], object]:
         import trio
 
         return trio.lowlevel.current_trio_token().run_sync_soon
-    return asyncio.get_running_loop().call_soon_threadsafe
+    variables = Variables()
+    with contextlib.suppress(ImportError):  # without it anyio takes every running loop for asyncio's
+        import sniffio
+
+        # Outside of a task it cannot tell by itself, and what is called may start one.
+        variables.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return functools.partial(asyncio.get_running_loop().call_soon_threadsafe, context=variables)
 
 
 def spawner(group: TaskGroup) -> Callable[[Variables, Work], object]:

@@ -8,6 +8,7 @@ once, one request a group: the same results in the same order under any schedule
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from actorflow.errors import ActorflowError, StoreError
 from actorflow.storage import Commit, Request, Topic
 
 __all__ = ["Answer", "Engine", "Hints", "Question", "Writer"]
+
+logger = logging.getLogger("actorflow")
 
 T = TypeVar("T")
 GROUP = 256
@@ -94,10 +97,12 @@ class Answer(Generic[T]):
         """The answer is here. In the event loop's thread."""
         self._outcome = outcome
         self.done = True
-        if self.then is not None:
-            self.then(outcome)
-        if self._event is not None:
-            self._event.set()
+        try:
+            if self.then is not None:
+                self.then(outcome)
+        finally:
+            if self._event is not None:
+                self._event.set()
 
     async def wait(self) -> T:
         """The answer, or the error instead."""
@@ -298,7 +303,13 @@ class Writer:
         """Hands a group its answers. In the event loop's thread."""
         topics: set[Topic] = set()
         for (request, answer), outcome in zip(group, outcomes, strict=True):
-            answer.settle(outcome)
+            try:
+                answer.settle(outcome)
+            except Exception:  # the others wait too
+                logger.exception(
+                    "what was to happen with an answer of %s failed; this is a bug in actorflow, please report it",
+                    self.engine.name,
+                )
             if isinstance(request, Commit):
                 topics.update(EVERYTHING if request.gives_work else (Topic.JOURNAL,))
             else:

@@ -7,10 +7,10 @@ from typing import Any
 
 import anyio
 
-from actorflow import Runtime
-from actorflow.storage import Commit
+from actorflow import Context, Runtime, StartEvent, StopEvent, Workflow, step
+from actorflow.storage import Commit, Register
 from actorflow.stores import SqliteStore
-from tests.durability.test_hosts import Slow, bodies, stored
+from tests.durability.test_hosts import Note, Reply, Slow, Sum, bodies, crashing, stored
 
 
 @stored
@@ -58,3 +58,68 @@ async def test_one_transaction_that_fails(store: SqliteStore) -> None:
     assert failed == ["done"]
     assert kinds == ["created", "done", "failed", "done", "closed"]
     assert bodies == ["first", "first", "second", "second"]
+
+
+class Busy(Workflow):
+    """Writes something as soon as it is taken up."""
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        for n in range(100):
+            ctx.write_event_to_stream(Note(n=n))
+            await anyio.sleep(1)
+        return StopEvent(result=100)
+
+
+@stored
+async def test_a_store_that_fails_while_runs_are_taken(store: SqliteStore) -> None:
+    """What one run asks fails while the next one is being read: that one is not this host's either."""
+    async with crashing(store, Busy(), Sum()) as rt:
+        for n in range(3):
+            await rt.start(Busy(), run_id=f"busy-{n}")
+            await rt.start(Sum(), run_id=f"sum-{n}")
+        await anyio.sleep(1)
+    engine: Any = store._engine
+    perform = engine.perform
+    failures = 0
+
+    def failing(group: Sequence[Any]) -> Any:
+        nonlocal failures
+        if failures < 4 and any(isinstance(request, Commit) for request in group):
+            failures += 1
+            raise OSError("disk full")
+        return perform(group)
+
+    engine.perform = failing
+    async with Runtime(store=store, workflows=[Busy(), Sum()]) as rt:
+        with anyio.fail_after(500):
+            for n in range(3):
+                run = await rt.get(f"sum-{n}")
+                await anyio.sleep(5)
+                await run.send_event(Reply(n=1))
+                await run.send_event(Reply(n=2))
+                assert await run == 3
+                assert await (await rt.get(f"busy-{n}")) == 100
+    assert failures == 4
+
+
+@stored
+async def test_what_is_kept_counts_as_started(store: SqliteStore) -> None:
+    """That the run cannot be taken right now is nothing that its caller could do anything about."""
+    engine: Any = store._engine
+    perform = engine.perform
+    failing = False
+
+    def registering_fails(group: Sequence[Any]) -> Any:
+        if failing and any(isinstance(request, Register) for request in group):
+            raise OSError("disk full")
+        return perform(group)
+
+    engine.perform = registering_fails
+    async with Runtime(store=store, workflows=[Slow()]) as rt:
+        host: Any = rt._host
+        failing = True
+        host._drop_all(host._host, OSError("somebody else's commit"))
+        run = await rt.start(Slow(), run_id="A-1")
+        failing = False
+        assert await run is True

@@ -109,6 +109,12 @@ MUTANTS: dict[str, Mutant] = {
         LOST + "test_one_transaction_that_fails[asyncio]",
         {"            journal.lose(error)\n            run.hand_back()\n": "            logger.warning('%s', error)\n"},
     ),
+    "a run that was given to a host that is no more": (
+        DURABLE,
+        "if self._closing or self._host is not host:",
+        "if self._closing:",
+        LOST + "test_a_store_that_fails_while_runs_are_taken[asyncio]",
+    ),
     "no heartbeat": (
         DURABLE,
         "await self.store.beat(host)",

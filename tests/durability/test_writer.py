@@ -212,3 +212,39 @@ def test_a_failing_question_harms_nobody_else(tmp_path: Path, backend: Backend) 
             await store.beat(host)
 
     anyio.run(main, backend=backend)
+
+
+@both
+def test_an_answer_whose_use_fails_harms_nobody_else(
+    tmp_path: Path, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and the others of the group get theirs."""
+
+    def fails(_: object) -> None:
+        raise ValueError("in the caller's code")
+
+    async def main() -> None:
+        async with SqliteStore(tmp_path / "runs.db") as store:
+            answers = [store.ask(new_run(f"r{i}"), fails if i == 1 else None) for i in range(4)]
+            assert [(await answer.wait()).fresh for answer in answers] == [True] * 4
+
+    anyio.run(main, backend=backend)
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+@both
+def test_whoever_is_told_may_start_tasks(tmp_path: Path, backend: Backend) -> None:
+    """Answers come outside of any task, and anyio must know its event loop there all the same."""
+    told: list[str] = []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group, SqliteStore(tmp_path / "runs.db") as store:
+
+            async def work() -> None:
+                told.append("worked")
+
+            answer = store.ask(new_run(), lambda _: group.start_soon(work))
+            await answer.wait()
+
+    anyio.run(main, backend=backend)
+    assert told == ["worked"]
