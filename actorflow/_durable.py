@@ -244,13 +244,19 @@ class RunHost:
                 code="AF314",
             )
         wanted = run_id or uuid.uuid4().hex
-        record = Record(wanted, "created", effects=(("send", start_event, None),), value=plan.name)
+        effects = (("send", start_event, None),)
+        record = Record(wanted, "created", effects=effects, value=plan.name, trace=self.trace_context())
         body = dump_record(record, record_serializer(known))
         new = NewRun(run_id=wanted, workflow=plan.name, version=plan.graph.fingerprint, body=body)
         created = await self.store.create(new)
         with contextlib.suppress(StoreError):  # the run is kept, and to take it is tried again
             await self._claim()
         return await self.get(created.run_id)
+
+    def trace_context(self) -> str | None:
+        """What the instruments want to be kept with what the caller gives to the store."""
+        hook = self._keeper.hooks.trace_context
+        return None if hook is None else hook()
 
     async def get(self, run_id: str, /) -> StoredRun:
         """The handle of a run.
@@ -371,15 +377,23 @@ class RunHost:
         except Exception:
             # It stays this host's, and so nobody else stumbles over it.
             logger.exception(
-                "run %s of %s cannot be read from its journal, and is left alone", info.run_id, info.workflow
-            )
+                "run %s of %s cannot be read from its journal, and is left alone", info.run_id, info.workflow,
+                extra={"run_id": info.run_id, "workflow": info.workflow},
+            )  # fmt: skip
             return
         if self._closing or self._host is not host:
             return  # it is handed back with the others, or was lost with them while it was read
         journal = RunJournal(self, workflow, info)
+        for first in records[:1]:
+            self._tell_context(info.run_id, None, first.record)
         self._live[info.run_id] = (self._keeper.revive(workflow, info.run_id, folded, journal), journal)
         self._resting.pop(info.run_id, None)
         await self._read_inbox(info.run_id)
+
+    def _tell_context(self, run_id: str, event: Event | None, record: Record) -> None:
+        hook = self._keeper.hooks.context_found
+        if hook is not None and record.trace is not None:
+            hook(run_id, event, record.trace)
 
     async def _read_inbox(self, run_id: str) -> None:
         entry = self._live.get(run_id)
@@ -406,9 +420,13 @@ class RunHost:
         try:
             record = load_record(run.run_id, "event", body, record_serializer(run.workflow))
             _, event, step = record.effects[0]
+            self._tell_context(run.run_id, event, record)
             run.take_in(event, step, fence)
         except ActorflowError as error:
-            logger.warning("run %s of %s refused an event from outside: %s", run.run_id, run.plan.name, error)
+            logger.warning(
+                "run %s of %s refused an event from outside: %s", run.run_id, run.plan.name, error,
+                extra={"run_id": run.run_id, "workflow": run.plan.name},
+            )  # fmt: skip
             if journal.seen < n:
                 fence()
                 run.append(Record(run.run_id, "event", value=str(error)))
@@ -440,7 +458,10 @@ class RunHost:
         if entry is not None and entry[1] is journal:
             run = entry[0]
             if isinstance(error, Fenced):
-                logger.warning("run %s of %s is another host's by now: %s", run_id, run.plan.name, error)
+                logger.warning(
+                    "run %s of %s is another host's by now: %s", run_id, run.plan.name, error,
+                    extra={"run_id": run_id, "workflow": run.plan.name},
+                )  # fmt: skip
             run.hand_back()
         if isinstance(error, StoreError) and not isinstance(error, Fenced) and error.code != "AF313":
             self._drop_all(self._host, error)

@@ -41,6 +41,8 @@ def dump_record(record: Record, serializer: JsonSerializer) -> bytes:
         data["value"] = record.value
     if record.took is not None:
         data["took"] = round(record.took, 6)
+    if record.trace is not None:
+        data["trace"] = record.trace
     return serializer.serialize(data).encode()
 
 
@@ -55,12 +57,12 @@ def load_record(run_id: str, kind: str, body: bytes, serializer: JsonSerializer)
         of = data.get("of")
         effects = tuple(tuple(effect) for effect in data["effects"])
         invocation, attempt = (None, 1) if of is None else ((of[0], of[1]), of[2])
-        value, took = data.get("value"), data.get("took")
+        value, took, trace = data.get("value"), data.get("took"), data.get("trace")
     except (AttributeError, LookupError, TypeError) as error:
         raise ContextSerdeError(
             f"a {kind} record of run {run_id} is damaged: {error!r}; restore the store from a backup", code="AF310"
         ) from error
-    return Record(run_id, kind, invocation, attempt, effects, value, took)
+    return Record(run_id, kind, invocation, attempt, effects, value, took, trace)
 
 
 def edited(record: Record, number: int, place: int, event: Event) -> Record:

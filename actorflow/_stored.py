@@ -33,6 +33,10 @@ class HostSide(Protocol):
         """The run, where it is at work here."""
         ...
 
+    def trace_context(self) -> str | None:
+        """What the instruments want to be kept with what the caller gives to the store."""
+        ...
+
 
 async def read_journal(store: Store, info: RunInfo, serializer: JsonSerializer, after: int = 0) -> list[Recorded]:
     """All records of a run behind one."""
@@ -197,7 +201,7 @@ class StoredRun(handle.Run[Any]):
             StoreError: The store failed: send it again, with the same id.
         """
         self._check(event, step)
-        record = Record(self.run_id, "event", effects=(("send", event, step),))
+        record = Record(self.run_id, "event", effects=(("send", event, step),), trace=self.host.trace_context())
         body = dump_record(record, self._serializer)
         await self._deliver(Message(run_id=self.run_id, event_id=event_id or uuid.uuid4().hex, body=body))
 

@@ -41,6 +41,11 @@ class Instrument:
     Methods are called synchronously from the dispatcher: they must be quick and must not await. One that raises is
     removed from the runtime and logged; the runs go on.
 
+    Concurrent executions of one step are told apart by the task: `execution_started` and `execution_ended` are called in
+    the task of the execution, and so a context variable that the first sets is seen by the body and by the second, which
+    must reset it. `run_started` is called among the context variables that all executions of the run begin with: what it
+    sets, they see, and so do runs that their bodies start.
+
     Example:
         >>> class Printer(Instrument):
         ...     def execution_started(self, run_id: str, step: str, event: Event, attempt: int) -> None:
@@ -89,6 +94,12 @@ class Instrument:
     def inbox_grown(self, run_id: str, step: str, size: int) -> None:
         """A cycle of full inboxes was resolved by letting `step`'s inbox hold `size` events."""
 
+    def trace_context(self) -> str | None:
+        """What is kept in the store with the run or the event that the caller sends there; None for nothing."""
+
+    def context_found(self, run_id: str, event: Event | None, context: str) -> None:
+        """A run, or an event for it, came out of the store, and `context` was kept with it, in another process perhaps."""
+
     def breaker_changed(self, run_id: str, step: str, state: str) -> None:
         """The circuit of a step's `Breaker` is now ``"closed"``, ``"open"`` or ``"half_open"``; it is that of all runs."""
 
@@ -129,6 +140,7 @@ class Record:
             consequence of another record (``full``, ``lost``, or ``""`` where it was none), and the number of the last event
             that this one had caused by then.
         took: Seconds since the body began, where the record is of one; it tells nothing to whoever goes on with the run.
+        trace: What an instrument has kept with a ``created`` run or an ``event`` from outside; tells nothing either.
     """
 
     run_id: str
@@ -138,6 +150,7 @@ class Record:
     effects: Sequence[tuple[Any, ...]] = ()
     value: Any = None
     took: float | None = attrs.field(default=None, eq=False)
+    trace: str | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen

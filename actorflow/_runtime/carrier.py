@@ -466,7 +466,7 @@ class Carrier(Execution):
             logger.log(
                 logging.WARNING if state is State.OPEN else logging.INFO,
                 "%s.%s: its breaker is now %s", run.plan.name, self.actor.name, state.value.replace("_", " "),
-                extra={"run_id": run.run_id, "workflow": run.plan.name},
+                extra={"run_id": run.run_id, "workflow": run.plan.name, "step": self.actor.name},
             )  # fmt: skip
             if run.hooks.breaker_changed is not None:
                 run.hooks.breaker_changed(run.run_id, self.actor.name, state.value)
@@ -527,7 +527,7 @@ class Carrier(Execution):
         logger.error(
             "%s.%s, run %s: its thread has not ended within %g s of the end of its execution, and is left alone; it is at\n%s",
             run.plan.name, self.actor.name, run.run_id, run.grace, stack,
-            extra={"run_id": run.run_id, "workflow": run.plan.name},
+            extra={"run_id": run.run_id, "workflow": run.plan.name, "step": self.actor.name},
         )  # fmt: skip
 
     def _release_children(self) -> None:

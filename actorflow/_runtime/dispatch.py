@@ -679,7 +679,7 @@ class Dispatch(Timer):
                 logger.warning(
                     "run %s of %s: the steps %s waited for room in each other's inboxes; %s takes more than its %d",
                     self.run_id, self.plan.name, ", ".join(sorted(names)), target.name, target.capacity,
-                    extra={"run_id": self.run_id, "workflow": self.plan.name},
+                    extra={"run_id": self.run_id, "workflow": self.plan.name, "step": target.name},
                 )  # fmt: skip
             if not target.starting and target.busy < target.limit:
                 self.start_carrier(target)

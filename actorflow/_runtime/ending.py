@@ -256,7 +256,7 @@ class Ending(Publishing):
         """A body that was being cancelled raised; the run's outcome is decided already."""
         logger.warning(
             "%s.%s raised while it was being cancelled at the end of run %s", self.plan.name, step, self.run_id,
-            exc_info=error, extra={"run_id": self.run_id, "workflow": self.plan.name},
+            exc_info=error, extra={"run_id": self.run_id, "workflow": self.plan.name, "step": step},
         )  # fmt: skip
 
     def fire(self) -> None:
@@ -278,7 +278,7 @@ class Ending(Publishing):
             logger.warning(
                 "run %s of %s has ended, and %s.%s has not after another %g s; it is at\n%s",
                 self.run_id, self.plan.name, self.plan.name, carrier.actor.name, self.grace, _backend.stack_of(carrier),
-                extra={"run_id": self.run_id, "workflow": self.plan.name},
+                extra={"run_id": self.run_id, "workflow": self.plan.name, "step": carrier.actor.name},
             )  # fmt: skip
         if self.carriers:
             self.timers.arm(self, self.timers.clock() + self.grace)

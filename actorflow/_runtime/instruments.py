@@ -16,7 +16,7 @@ logger = logging.getLogger("actorflow")
 
 HOOKS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
-Hook = Callable[..., None]
+Hook = Callable[..., Any]
 
 
 class Hooks:
@@ -41,6 +41,8 @@ class Hooks:
     dead_letter: Hook | None
     event_unhandled: Hook | None
     inbox_grown: Hook | None
+    trace_context: Hook | None
+    context_found: Hook | None
     breaker_changed: Hook | None
 
     def __init__(self, instruments: Sequence[Instrument]) -> None:
@@ -53,13 +55,16 @@ class Hooks:
             setattr(self, name, self._caller(name, watching) if watching else None)
 
     def _caller(self, name: str, watching: list[Instrument]) -> Hook:
-        def call(*args: Any) -> None:
+        def call(*args: Any) -> Any:
+            told: Any = None
             for instrument in tuple(watching):
                 try:
-                    getattr(instrument, name)(*args)
+                    answer = getattr(instrument, name)(*args)
+                    told = answer if told is None else told
                 except Exception:  # noqa: BLE001 - whatever a watcher does, the run goes on
                     watching.remove(instrument)
                     self._remove(instrument, name)
+            return told
 
         return call
 

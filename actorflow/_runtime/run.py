@@ -85,7 +85,7 @@ class LiveRun(handle.Run[Any], Ending):
         if self.resume is not None:
             resume, self.resume = self.resume, None
             if self.hooks.run_started is not None:
-                self.hooks.run_started(self.run_id, self.plan.name)
+                self.variables.run(self.hooks.run_started, self.run_id, self.plan.name)
             try:
                 resume()
                 self._send_early()
@@ -99,7 +99,7 @@ class LiveRun(handle.Run[Any], Ending):
         if timeout is not None:
             self.timers.arm(self, self.timers.clock() + timeout)
         if self.hooks.run_started is not None:
-            self.hooks.run_started(self.run_id, self.plan.name)
+            self.variables.run(self.hooks.run_started, self.run_id, self.plan.name)
         if self.journal is not None:
             self.created = self.append(
                 Record(self.run_id, "created", effects=(("send", start_event, None),), value=self.plan.name)
