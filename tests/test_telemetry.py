@@ -12,7 +12,7 @@ import anyio
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -69,7 +69,7 @@ class Seen:
 
     def metric(self, name: str) -> dict[tuple[str, ...], Any]:
         """Points of a measurement by the values of their labels; of a histogram the sum."""
-        data = self._reader.get_metrics_data()
+        data: Any = self._reader.get_metrics_data()  # its own types stop short of what the points are
         found: dict[tuple[str, ...], Any] = {}
         for resource in [] if data is None else data.resource_metrics:
             for scope in resource.scope_metrics:
@@ -77,7 +77,7 @@ class Seen:
                     if metric.name == name:
                         for point in metric.data.data_points:
                             labels = tuple(str(value) for _, value in sorted((point.attributes or {}).items()))
-                            found[labels] = point.value if hasattr(point, "value") else point.sum
+                            found[labels] = point.value if isinstance(point, NumberDataPoint) else point.sum
         return found
 
 
@@ -98,6 +98,7 @@ class Chain(Workflow):
     async def split(self, ctx: Context[Any], ev: StartEvent) -> Item | None:
         for _ in range(4):
             ctx.send_event(Item(n=7))  # equal, and caused by one execution
+        return None
 
     @step(num_workers=4)
     async def work(self, ev: Item) -> Half:
@@ -142,6 +143,7 @@ class Queue(Workflow):
     async def fill(self, ctx: Context[Any], ev: StartEvent) -> Item | None:
         for n in range(3):
             ctx.send_event(Item(n=n))
+        return None
 
     @step(num_workers=1)
     async def one_by_one(self, ctx: Context[Any], ev: Item) -> StopEvent | None:
@@ -212,14 +214,14 @@ def test_failures_are_told(backend: Any) -> None:
 class Inner(Workflow):
     @step
     def plain(self, ev: StartEvent) -> StopEvent:
-        with trace.get_tracer("user", tracer_provider=ev.tracers).start_as_current_span("a user's own"):
+        with trace.get_tracer("user", tracer_provider=ev["tracers"]).start_as_current_span("a user's own"):
             return StopEvent()
 
 
 class Outer(Workflow):
     @step
     async def asks(self, ctx: Context[Any], ev: StartEvent) -> StopEvent:
-        await Inner(num_concurrent_runs=1).run(tracers=ev.tracers)
+        await Inner(num_concurrent_runs=1).run(tracers=ev["tracers"])
         answer = await ctx.wait_for_event(Answer)
         return StopEvent(result=answer.text)
 
