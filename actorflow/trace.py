@@ -22,7 +22,7 @@ from actorflow.events import Event, GatheredEvent, InputRequiredEvent, StopEvent
 
 __all__ = ["Effect", "Passage", "StepTally", "Tally", "To", "Trace", "TraceEntry", "TracedWait"]
 
-logger = logging.getLogger("actorflow")
+logger: logging.Logger = logging.getLogger("actorflow")
 
 KEPT_TIMES = 1_000  # the newest executions of a step that its median is taken of
 
@@ -220,7 +220,7 @@ class Trace:
         self._fold = _Told(workflow, run_id)
         self._counts = _Counts()
         self._attempts: dict[tuple[int, int], int] = {}
-        self.complete = version in {None, self._plan.graph.fingerprint}
+        self.complete: bool = version in {None, self._plan.graph.fingerprint}
 
     @property
     def head(self) -> int:
