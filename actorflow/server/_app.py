@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from actorflow._journals import journal_lines
 from actorflow._stored import unknown
+from actorflow.events import Event
 from actorflow.server._flow import HEARTBEAT, Chunks, Flow, last_seen, sse
 from actorflow.server._service import Phase, Service
 from actorflow.server.protocol import MOST_NUMBER, STATUSES, Json, Refused, Vocabulary, dumped, loaded, refusal_of
@@ -167,7 +168,7 @@ class Api:
             self._route("/workflows/{name}", GET=self.workflow),
             self._route("/workflows/{name}/runs", POST=self.start),
             self._route("/runs", GET=self.runs),
-            self._route("/runs/{run_id}", GET=self.run),
+            self._route("/runs/{run_id}", GET=self.run, DELETE=self.delete),
             self._route("/runs/{run_id}/journal", GET=self.journal),
             self._route("/runs/{run_id}/tally", GET=self.tally),
             self._route("/runs/{run_id}/events", GET=self.events, POST=self.send),
@@ -248,11 +249,11 @@ class Api:
         run, fresh = await self.service.start(words, event, string(data, "run_id"))
         status = 201 if fresh else 200
         if wait is not None:
-            status = 200 if await self._ended(request, run, wait) else 202
+            status = 200 if await self.ended(request, run, wait) else 202
         whole = await self.service.whole(run.run_id)
         return JsonResponse(whole, status, {"location": f"{_base(request)}/runs/{run.run_id}"})
 
-    async def _ended(self, request: Request, run: Any, wait: float) -> bool:
+    async def ended(self, request: Request, run: Any, wait: float) -> bool:
         """Waits for a run's end, but not for longer than the client does."""
         over = False
         async with anyio.create_task_group() as group:
@@ -301,8 +302,14 @@ class Api:
         if wait:
             info, words = await self.service.find(run_id)
             if not info.status.closed:
-                await self._ended(request, self.service.handle(info, words), wait)
+                await self.ended(request, self.service.handle(info, words), wait)
         return JsonResponse(await self.service.whole(run_id))
+
+    async def delete(self, request: Request) -> Response:
+        """Removes a run that is over."""
+        info, _ = await self.service.find(Reading(request).part("run_id"))
+        await self.service.delete(info.run_id)
+        return Response(status_code=204)
 
     async def cancel(self, request: Request) -> Response:
         """Cancels a run."""
@@ -315,13 +322,33 @@ class Api:
     async def fork(self, request: Request) -> Response:
         """Makes a run that goes on from an earlier moment of another one."""
         reading = Reading(request)
-        data = await reading.body("at", "run_id")
-        info, _ = await self.service.find(reading.part("run_id"))
+        data = await reading.body("at", "run_id", "edit")
+        info, words = await self.service.find(reading.part("run_id"))
         at = data.get("at")
         if isinstance(at, bool) or not isinstance(at, int) or not 1 <= at <= info.head:
             raise Refused(422, "bad_request", f"at must be the number of a record, from 1 to {info.head}", field="at")
-        made = await self.service.fork(info, at, string(data, "run_id"))
+        edit = await self._edit(info, words, at, data["edit"]) if data.get("edit") is not None else None
+        made = await self.service.fork(info, at, string(data, "run_id"), edit)
         return JsonResponse(await self.service.whole(made), 201, {"location": f"{_base(request)}/runs/{made}"})
+
+    async def _edit(self, info: RunInfo, words: Vocabulary, at: int, given: object) -> tuple[int, Event]:
+        """Which event of a record is to be another one, and that event."""
+        edit = cast("Json", given) if isinstance(given, dict) else {}
+        place = edit.get("effect")
+        if set(edit) != {"effect", "value"} or isinstance(place, bool) or not isinstance(place, int) or place < 0:
+            raise Refused(
+                422,
+                "bad_request",
+                "edit must be an object with effect, a whole number, and value, an object",
+                field="edit",
+            )
+        events = await self.service.events_of(info, words, at)
+        if place >= len(events):
+            message = f"record {at} sends and publishes {len(events)} events, counted from 0"
+            raise Refused(422, "AF317", message, field="edit.effect")
+        event = words.read(type(events[place]), edit["value"], "edit.value")
+        words.keepable(event, "edit.value")
+        return place, event
 
     # ------------------------------------------------------------------------------------------------ in
     async def send(self, request: Request) -> Response:
@@ -351,7 +378,7 @@ class Api:
         info, words = await self.service.find(reading.part("run_id"))
         if reading.number("download", least=0, most=1):
             name = f'attachment; filename="{_file_name(info.run_id)}.ndjson"'
-            return self._flow(lambda: self._download(info), LINES, {"content-disposition": name})
+            return self.flow(lambda: self._download(info), LINES, {"content-disposition": name})
         after = reading.number("after", least=0) or 0
         until, limit = reading.number("until", least=0), reading.number("limit", least=1, most=MOST) or 100
         last = info.head if until is None else min(until, info.head)
@@ -400,7 +427,7 @@ class Api:
                     else:
                         yield sse(item.data, n=item.n, event=item.names[0])
 
-        return self._flow(chunks, LINES if as_lines else SSE)
+        return self.flow(chunks, LINES if as_lines else SSE)
 
     async def trace(self, request: Request) -> Response:
         """A run's journal as it grows, and what happens meanwhile."""
@@ -426,9 +453,9 @@ class Api:
                         if trace.head >= follower.head and not await follower.grown(HEARTBEAT):
                             yield b": alive\n\n"
 
-        return self._flow(chunks, SSE)
+        return self.flow(chunks, SSE)
 
-    def _flow(self, chunks: Callable[[], Chunks], kind: str, headers: Mapping[str, str] | None = None) -> Flow:
+    def flow(self, chunks: Callable[[], Chunks], kind: str, headers: Mapping[str, str] | None = None) -> Flow:
         """A stream that counts, and ends with the server."""
         service = self.service
         release = service.take_stream()  # refused before the answer begins

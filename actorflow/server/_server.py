@@ -18,6 +18,7 @@ from actorflow.abc import Instrument
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
 from actorflow.server._app import Api, failures
+from actorflow.server._compat import Compat
 from actorflow.server._service import Limits, Service
 from actorflow.server.openapi import document
 from actorflow.server.protocol import Vocabulary
@@ -198,6 +199,7 @@ class WorkflowServer:
     def _routes(self) -> Sequence[BaseRoute]:
         api = Api(self._service, self.openapi, debug=self._debug)
         routes: list[BaseRoute] = [Mount("/api", routes=api.routes())]
+        routes += Compat(self._service, api, debug=self._debug).routes()
         if PAGE.is_dir():
             routes.append(Mount("/", StaticFiles(directory=PAGE, html=True)))
         return routes

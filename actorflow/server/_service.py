@@ -451,7 +451,28 @@ class Service:
         await run._deliver(Message(run_id=run_id, event_id=f"cancel-{uuid.uuid4().hex}", body=b"", kind="cancel"))
         return await self.ended(run, PATIENCE)
 
-    async def fork(self, info: RunInfo, at: int, run_id: str | None) -> str:
+    async def delete(self, run_id: str) -> None:
+        """Removes a run that is over, with all that belongs to it.
+
+        Raises:
+            WorkflowRuntimeError: It is not over.
+        """
+        await self.runtime.delete(run_id)
+        self._traces.pop(run_id, None)
+
+    async def events_of(self, info: RunInfo, words: Vocabulary, number: int) -> list[Event]:
+        """The events that a record sends and publishes."""
+        (entry,) = await self.store.read(info.run_id, after=number - 1, until=number)
+        record = load_record(info.run_id, entry.kind, entry.body, record_serializer(words.workflow))
+        found: list[Event] = []
+        for effect in record.effects:
+            if effect[0] in {"send", "apart", "publish", "prompt"}:
+                found.append(effect[1])
+            elif effect[0] == "list":
+                found += effect[1]
+        return found
+
+    async def fork(self, info: RunInfo, at: int, run_id: str | None, edit: tuple[int, Event] | None) -> str:
         """Makes a run that goes on from an earlier moment of another one, and gives its id.
 
         Raises:
@@ -459,7 +480,7 @@ class Service:
             RunConflict: There is a run of this id.
         """
         _check_id(run_id)
-        forked = await self.runtime.fork(info.run_id, at=at, new_id=run_id)
+        forked = await self.runtime.fork(info.run_id, at=at, new_id=run_id, edit=edit)
         return forked.run_id
 
     # ------------------------------------------------------------------------------------------------ looking on

@@ -206,6 +206,15 @@ _LAST = {
 }
 
 
+_EDIT = _object(
+    {
+        "effect": {**_whole(0), "description": "Which event, of those that the record sends and publishes, from 0."},
+        "value": {"type": "object", "description": "The fields that it is to have."},
+    },
+    closed=True,
+)
+
+
 def _operation(
     summary: str,
     answers: Mapping[int, Json],
@@ -273,7 +282,14 @@ def _paths() -> dict[str, Json]:
             )
         },
         "/runs/{run_id}": {
-            "get": _operation("One run", {200: _answer(run, "The run.")}, [404, 422], parameters=[_RUN, _WAIT_FOR_END])
+            "delete": _operation(
+                "Remove a run that is over",
+                {204: {"description": "It is gone."}},
+                [404, 409],
+                parameters=[_RUN],
+                writes=True,
+            ),
+            "get": _operation("One run", {200: _answer(run, "The run.")}, [404, 422], parameters=[_RUN, _WAIT_FOR_END]),
         },
         "/runs/{run_id}/journal": {
             "get": _operation(
@@ -355,7 +371,7 @@ def _paths() -> dict[str, Json]:
                 {201: _answer(run, "The new run.")},
                 [404, 409],
                 parameters=[_RUN],
-                body=_body(_object({"at": _whole(1)}, {"run_id": _maybe(_TEXT)}, closed=True)),
+                body=_body(_object({"at": _whole(1)}, {"run_id": _maybe(_TEXT), "edit": _maybe(_EDIT)}, closed=True)),
                 writes=True,
             )
         },

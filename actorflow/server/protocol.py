@@ -7,7 +7,7 @@ import json
 import re
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import attrs
 
@@ -133,9 +133,9 @@ def refusal_of(error: Exception, *, debug: bool = False) -> Refused | None:
 
 
 _BY_CODE: Mapping[str, int] = {
-    **dict.fromkeys(("AF020", "AF313"), 409),
+    **dict.fromkeys(("AF020", "AF313", "AF316", "AF233"), 409),
     "AF312": 404,
-    **dict.fromkeys(("AF029", "AF031", "AF032", "AF033", "AF283"), 422),
+    **dict.fromkeys(("AF029", "AF031", "AF032", "AF033", "AF283", "AF317"), 422),
     "AF081": 429,
 }
 
@@ -472,10 +472,11 @@ class Vocabulary:
 
 def _question(wait: TracedWait) -> Ask[Any] | None:
     """What a wait of ``ctx.ask`` asks."""
-    if not isinstance(wait.prompt, Ask) or wait.kind != Answer.__name__:
-        return None
-    question: Ask[Any] = cast("Any", wait.prompt)
-    return question
+    return wait.prompt if _asks(wait.prompt) and wait.kind == Answer.__name__ else None
+
+
+def _asks(prompt: object) -> TypeGuard[Ask[Any]]:
+    return isinstance(prompt, Ask)
 
 
 def _tallied(tally: StepTally) -> Json:

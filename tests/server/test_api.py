@@ -101,6 +101,14 @@ ANSWERS: list[tuple[str, str, Any, int, str | None]] = [
     ("POST", "/api/runs/done/fork", {"at": 0}, 422, "at"),
     ("POST", "/api/runs/done/fork", {"at": True}, 422, "at"),
     ("POST", "/api/runs/nope/fork", {"at": 1}, 404, None),
+    ("POST", "/api/runs/done/fork", {"at": 1, "edit": {"effect": 0, "value": {"topic": "new"}}}, 201, None),
+    ("POST", "/api/runs/done/fork", {"at": 1, "edit": {"effect": 1, "value": {"topic": "new"}}}, 422, "edit.effect"),
+    ("POST", "/api/runs/done/fork", {"at": 1, "edit": {"effect": 0, "value": {}}}, 422, "edit.value.topic"),
+    ("POST", "/api/runs/done/fork", {"at": 1, "edit": {"effect": 0}}, 422, "edit"),
+    ("DELETE", "/api/runs/open", None, 409, None),
+    ("DELETE", "/api/runs/nope", None, 404, None),
+    ("DELETE", "/api/runs/done", None, 204, None),
+    ("GET", "/api/runs/done", None, 404, None),
     ("GET", "/api/nope", None, 404, None),
     ("DELETE", "/api/workflows", None, 405, None),
 ]
@@ -261,6 +269,13 @@ def test_a_fork_goes_on_from_where_it_was_made(backend: Backend) -> None:
             assert made.headers["location"] == "/api/runs/again"
             again = (await client.get("/api/runs/again?wait=20")).json()
             assert again["result"] == [2, "größer ☃"]
+            edit = {"effect": 0, "value": {"topic": "more", "count": 3}}
+            made = await client.post("/api/runs/done/fork", json={"at": 1, "edit": edit})
+            more = (await client.get(f"{made.headers['location']}?wait=20")).json()
+            assert more["start"]["value"] == {"topic": "more", "count": 3}
+            assert more["result"] == [3, "größer ☃"]
+            assert (await client.delete("/api/runs/done")).status_code == 204
+            assert [run["run_id"] for run in (await client.get("/api/runs?prefix=done")).json()["runs"]] == []
 
     anyio.run(main, backend=backend)
 
