@@ -11,6 +11,7 @@ from actorflow.cli._flows import check, graph, run
 from actorflow.cli._refusals import CommandError, one_line, refuse
 from actorflow.cli._replay import replay
 from actorflow.cli._runs import cancel, fork, gc, list_, show
+from actorflow.cli._serve import serve
 from actorflow.cli._tail import tail
 from actorflow.errors import ActorflowError, WorkflowValidationError
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    for command in (run, check, graph, tail, replay):
+    for command in (run, check, graph, tail, replay, serve):
         app.command(command)
     runs = cyclopts.App(name="runs", help="Look at the runs of a store, and change what becomes of them.")
     runs.command(list_, name="list")

@@ -7,10 +7,11 @@ import importlib.metadata
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 import anyio
-import anyio.lowlevel
+from anyio.lowlevel import checkpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -383,10 +384,13 @@ class Api:
         until, limit = reading.number("until", least=0), reading.number("limit", least=1, most=MOST) or 100
         last = info.head if until is None else min(until, info.head)
         trace, shown = Trace(words.workflow, info.run_id, info.version), list[Json]()
-        async with self.service.following(info, words) as follower:
-            async for records in follower.recorded(0, min(last, after + limit)):
+        async with (
+            self.service.following(info, words) as follower,
+            aclosing(follower.recorded(0, min(last, after + limit))) as pages,
+        ):
+            async for records in pages:
                 shown += [words.entry(entry) for entry in trace.feed(records) if entry.seq > after]
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
         return JsonResponse({"entries": shown, "head": info.head})
 
     async def _download(self, info: RunInfo) -> Chunks:
@@ -418,8 +422,11 @@ class Api:
 
         async def chunks() -> Chunks:
             yield b"" if as_lines else b": the events of a run\n\n"
-            async with self.service.following(info, words) as follower:
-                async for item in follower.items(after, types, HEARTBEAT):
+            async with (
+                self.service.following(info, words) as follower,
+                aclosing(follower.items(after, types, HEARTBEAT)) as items,
+            ):
+                async for item in items:
                     if item is None:
                         yield b"" if as_lines else b": alive\n\n"
                     elif as_lines:
@@ -441,10 +448,11 @@ class Api:
             async with self.service.following(info, words) as follower:
                 with self.service.live.read(follower) as live:
                     while True:
-                        async for records in follower.recorded(trace.head):
-                            for entry in trace.feed(records):
-                                if entry.seq > after:
-                                    yield sse(dumped(words.entry(entry)), n=entry.seq, event="entry")
+                        async with aclosing(follower.recorded(trace.head)) as pages:
+                            async for records in pages:
+                                for entry in trace.feed(records):
+                                    if entry.seq > after:
+                                        yield sse(dumped(words.entry(entry)), n=entry.seq, event="entry")
                         if follower.over and trace.head >= follower.head:
                             yield sse(b"{}", event="end")
                             return

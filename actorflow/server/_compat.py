@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -322,8 +323,11 @@ class Compat:
                 return Response(status_code=204)
 
         async def chunks() -> Chunks:
-            async with self.service.following(info, words) as follower:
-                async for item in follower.items(after, (), HEARTBEAT):
+            async with (
+                self.service.following(info, words) as follower,
+                aclosing(follower.items(after, (), HEARTBEAT)) as items,
+            ):
+                async for item in items:
                     if item is None:
                         yield b": heartbeat\n\n" if as_sse else b""
                     else:

@@ -12,6 +12,7 @@ import bisect
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from typing import Protocol
 
 import anyio
@@ -155,12 +156,13 @@ class Follower:
         while True:
             first = self.count - len(self._recent)
             if cursor < first:
-                async for item in self._from_store(cursor):
-                    cursor = item.n + 1
-                    if not wanted or wanted.intersection(item.names):
-                        yield item
-                    if cursor >= self.count - len(self._recent):
-                        break
+                async with aclosing(self._from_store(cursor)) as items:
+                    async for item in items:
+                        cursor = item.n + 1
+                        if not wanted or wanted.intersection(item.names):
+                            yield item
+                        if cursor >= self.count - len(self._recent):
+                            break
             elif cursor < self.count:
                 item = self._recent[cursor - first]
                 cursor += 1

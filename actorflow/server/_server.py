@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -211,13 +213,20 @@ class WorkflowServer:
     async def _failed(self, _: Request, error: Exception) -> Response:
         return failures(error, debug=self._debug)
 
-    async def serve(self, host: str = "127.0.0.1", port: int = 8000) -> None:
+    async def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        task_status: TaskStatus[str] = TASK_STATUS_IGNORED,
+    ) -> None:
         """Serves until it is cancelled, on asyncio or trio.
 
         Args:
             host: The address to bind; others than this machine's need `allowed_hosts`, and for writes a `token`.
             port: The port; 0 for any that is free.
+            task_status: Where ``await group.start(server.serve)`` gets the address from, when requests are taken.
         """
         from actorflow.server._listen import listen  # noqa: PLC0415 - only who serves needs a server program
 
-        await listen(self.app, host, port)
+        await listen(self.app, host, port, task_status, self._service.drain)

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import attrs
 from anyio import CancelScope
+from anyio.lowlevel import checkpoint
 
 from actorflow._durable import RunHost
 from actorflow._records import dump_record, load_record, record_serializer
@@ -208,8 +208,7 @@ class Service:
                     try:
                         yield
                     finally:
-                        self.phase = Phase.DRAINING
-                        self.ending.set()
+                        self.drain()
                         group.cancel_scope.cancel()
                         scope.deadline = anyio.current_time() + self.limits.drain
         finally:
@@ -217,6 +216,11 @@ class Service:
             self._runtime = self._followers = None
             self._traces.clear()
             self.phase = Phase.NEW
+
+    def drain(self) -> None:
+        """Takes no more requests, and lets streams end."""
+        self.phase = Phase.DRAINING
+        self.ending.set()
 
     async def opened(self) -> None:
         """Returns when it is at work; opens it where no lifespan has, in a task of the event loop's own.
@@ -390,10 +394,11 @@ class Service:
         while len(self._traces) > TRACES:
             self._traces.popitem(last=False)
         follower = Follower(self.store, info.run_id, words)
-        async for records in follower.recorded(trace.head):
-            # Somebody else may have fed it meanwhile.
-            trace.feed([one for one in records if one.number > trace.head])
-            await anyio.lowlevel.checkpoint()
+        async with contextlib.aclosing(follower.recorded(trace.head)) as pages:
+            async for records in pages:
+                # Somebody else may have fed it meanwhile.
+                trace.feed([one for one in records if one.number > trace.head])
+                await checkpoint()
         if info.status.closed:
             self._traces.pop(info.run_id, None)
         return trace

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -112,3 +113,37 @@ async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
     with anyio.fail_after(20):
         while not await look():
             await anyio.sleep(0.01)
+
+
+class Shower(StartEvent):
+    count: int = 100
+    size: int = 1
+
+
+class Drop(Event):
+    n: int
+    text: str
+
+
+class Rain(Workflow):
+    """Publishes a lot, and lets others have their turn between."""
+
+    @step
+    async def fall(self, ctx: Context, ev: Shower) -> StopEvent:
+        for n in range(ev.count):
+            ctx.write_event_to_stream(Drop(n=n, text="x" * ev.size))
+            if n % 50 == 49:
+                await anyio.lowlevel.checkpoint()
+        return StopEvent(result=ev.count)
+
+
+class Gated(Workflow):
+    """Publishes when it is told to."""
+
+    @step(waits_for=(Approved,))
+    async def fall(self, ctx: Context, ev: Shower) -> StopEvent:
+        await ctx.wait_for_event(Approved)
+        for n in range(ev.count):
+            ctx.write_event_to_stream(Drop(n=n, text="x" * ev.size))
+            await anyio.lowlevel.checkpoint()
+        return StopEvent(result=ev.count)
