@@ -731,10 +731,12 @@ class Execution(Timer):
         """Writes to the stream."""
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise not_an_event("write_event_to_stream", event)
-        self.run.check_thread()
-        if self.actor.idle_timeout is not None:
+        actor = self.actor
+        if get_ident() != self.run.thread:
+            self.run.check_thread()
+        if actor.idle_timeout is not None:
             self.progress()
-        if self.actor.atomic:
+        if actor.atomic:
             if self.held is None:
                 self.held = []
             self.held.append(("publish", event, None))

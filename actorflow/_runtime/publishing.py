@@ -54,7 +54,7 @@ class Publishing(Dispatch):
                 f"run {self.run_id} of {self.plan.name} is over and its stream has ended; publish before the StopEvent",
                 code="AF037",
             )
-        self.hub().publish(event)
+        (self._stream or self.hub()).publish(event)
         if self.hooks.event_published is not None:
             self.hooks.event_published(self.run_id, event)
 

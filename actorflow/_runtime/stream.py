@@ -24,6 +24,9 @@ KEEP = 1_024
 STREAM_LIMIT = 65_536
 """How many unread events an attached reader holds before it loses the oldest."""
 
+SLACK = 256
+"""While readers are attached, old events are dropped so many at a time: where the readers are is not asked per event."""
+
 
 class Hub:
     """Buffer of a run's published events.
@@ -37,10 +40,11 @@ class Hub:
             that asks for the same goes on there.
     """
 
-    __slots__ = ("_events", "_readers", "_wake", "closed", "first", "resume")
+    __slots__ = ("_events", "_full", "_readers", "_wake", "closed", "first", "resume")
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
+        self._full = KEEP
         self._readers: weakref.WeakSet[_Reader[Any]] | None = None
         self._wake: anyio.Event | None = None
         self.first = 0
@@ -80,7 +84,7 @@ class Hub:
         """Adds an event and wakes the readers that wait."""
         events = self._events
         events.append(event)
-        if len(events) > KEEP:
+        if len(events) > self._full:
             self._drop()
         if self._wake is not None:
             self._wake.set()
@@ -98,6 +102,12 @@ class Hub:
         while self.first < needed:
             self._events.popleft()
             self.first += 1
+        if self._readers:
+            self._full = max(min(len(self._events) + SLACK, STREAM_LIMIT), KEEP)
+
+    def detach(self) -> None:
+        """A reader has left: the next event finds out what is still held for the others."""
+        self._full = KEEP
 
     def close(self, event: Event) -> None:
         """Publishes the terminal event."""
@@ -113,6 +123,11 @@ class Hub:
     def get(self, number: int) -> Event:
         """The event with this number."""
         return self._events[number - self.first]
+
+    @property
+    def kept(self) -> Sequence[Event]:
+        """All that is kept, from number `first` on."""
+        return self._events
 
     async def wait(self) -> None:
         """Returns when something has been published."""
@@ -202,11 +217,12 @@ class _Reader(Generic[E_co]):
 
     async def __anext__(self) -> E_co:
         hub, stream = self._hub, self._stream
+        kept, types = hub.kept, stream.types
         while True:
             if not self.cursor & 31:
                 # A reader that is always behind would otherwise never let anyone run, nor be cancelled.
                 await anyio.lowlevel.checkpoint()
-            while self.cursor >= hub.end and not self._lost:
+            while self.cursor - hub.first >= len(kept) and not self._lost:
                 if hub.closed:
                     stream.moved(self.cursor)
                     raise StopAsyncIteration
@@ -215,15 +231,17 @@ class _Reader(Generic[E_co]):
                 missed, self._lost = self._lost, 0
                 stream.moved(self.cursor)
                 raise StreamLagged(missed)
-            event = hub.get(self.cursor)
+            event = kept[self.cursor - hub.first]
             self.cursor += 1
-            if stream.shows(event):
-                stream.moved(self.cursor)
+            # What nearly every event is, looked at here: a call for each is dear.
+            if (not types and not isinstance(event, InternalEvent)) or stream.shows(event):
+                stream._cursor = self.cursor
                 # It is of the types that the stream was asked for. No cast: a call for each event.
                 return event  # type: ignore[return-value] # pyright: ignore[reportReturnType]
 
     def __del__(self) -> None:
         hub = self._hub
+        hub.detach()
         if not (hub.closed and self.cursor == hub.end):
             if hub.resume is None:
                 hub.resume = {}
