@@ -1,6 +1,6 @@
 """Event-driven workflows on typed, supervised actors, with structured concurrency, on asyncio and trio."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actorflow._runtime.runtime import Runtime, RuntimeLauncher
 from actorflow.abc import DeadLetter, Instrument, OpenWait, StoreHost, ports
@@ -48,18 +48,19 @@ from actorflow.retry import (
     RetryInfo,
     RetryPolicy,
 )
-from actorflow.serialization import JsonSerializer, PickleSerializer
-from actorflow.snapshots import ContextSnapshots
 from actorflow.state import DictState, InMemoryStateStore
 from actorflow.supervision import Escalate, Restart, Resume, Supervise
 from actorflow.wiring import check
 from actorflow.workflow import Workflow, catch_error, step
 
+if TYPE_CHECKING:
+    from actorflow.abc import Snapshots
+    from actorflow.serialization import JsonSerializer, PickleSerializer
+
 WorkflowHandler = Run
 """Name of `Run` in LlamaIndex Workflows."""
 
 ports.compiler = compile_workflow
-ports.snapshots = ContextSnapshots()
 ports.launcher = RuntimeLauncher()
 
 
@@ -70,7 +71,30 @@ def _host(*args: Any, **options: Any) -> StoreHost:  # Any: what RunHost takes
     return RunHost(*args, **options)
 
 
+def _snapshots() -> "Snapshots":
+    """What makes contexts into data, imported when the first one is to be."""
+    from actorflow.snapshots import ContextSnapshots  # noqa: PLC0415
+
+    return ContextSnapshots()
+
+
 ports.host = _host
+ports.make_snapshots = _snapshots
+
+
+def __getattr__(name: str) -> Any:  # Any: a type checker sees the imports above
+    """The serializers, imported when first asked for: much hangs on them that few programs need."""
+    if name in {"JsonSerializer", "PickleSerializer"}:
+        from actorflow import serialization  # noqa: PLC0415
+
+        globals()[name] = found = getattr(serialization, name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ActorflowError",

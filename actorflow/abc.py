@@ -7,14 +7,16 @@ Seams (`Instrument`, `Turns`, `Journal`) are absent by default and cost one test
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
-from actorflow._image import RunImage
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore, StateWatcher
+
+if TYPE_CHECKING:
+    from actorflow._image import RunImage
 
 __all__ = [
     "Compiler",
@@ -385,9 +387,18 @@ class _Ports:
     """Where the higher floors put themselves: bound once, by ``actorflow/__init__.py``."""
 
     compiler: Compiler
-    snapshots: Snapshots
+    make_snapshots: Callable[[], Snapshots]
     launcher: Launcher
     host: Callable[..., StoreHost]
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """What makes contexts into data and back, made when first needed."""
+        if self._snapshots is None:
+            self._snapshots = self.make_snapshots()
+        return self._snapshots
+
+    _snapshots: Snapshots | None = None
 
 
 ports: _Ports = _Ports()

@@ -6,18 +6,20 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Generic, Literal, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from uuid import UUID
 
 from typing_extensions import TypeVar as TypeVarDefault
 
-from actorflow._image import RunImage
 from actorflow.abc import RunPort, ports
 from actorflow.asking import Answer, Ask
 from actorflow.errors import ContextStateError
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
 from actorflow.state import DictState, StateFace, StateStore
+
+if TYPE_CHECKING:
+    from actorflow._image import RunImage
 
 __all__ = ["Context"]
 

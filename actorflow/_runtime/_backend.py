@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import sys
@@ -31,8 +30,9 @@ def loop_key() -> object | None:
         import trio
 
         return trio.lowlevel.current_trio_token()
+    asyncio = sys.modules.get("asyncio")  # where nobody has imported it, none of its loops runs
     try:
-        return asyncio.get_running_loop()
+        return None if asyncio is None else asyncio.get_running_loop()
     except RuntimeError:
         return None
 
@@ -48,6 +48,8 @@ def clock() -> Callable[[], float]:
         import trio
 
         return trio.current_time
+    import asyncio
+
     return asyncio.get_running_loop().time
 
 
@@ -60,6 +62,8 @@ def caller() -> Callable[[Callable[[], object]], object]:
         import trio
 
         return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
+
     variables = Variables()
     with contextlib.suppress(ImportError):  # without it anyio takes every running loop for asyncio's
         import sniffio
@@ -78,6 +82,8 @@ def spawner(group: TaskGroup) -> Callable[[Variables, Work], object]:
     """
     if _in_trio():
         return lambda variables, work: variables.run(group.start_soon, work)
+    import asyncio
+
     loop = asyncio.get_running_loop()
     task: Any = asyncio.Task
     return lambda variables, work: task(work(), loop=loop, context=variables.copy())
@@ -89,6 +95,8 @@ def start_detached(main: Callable[[], Awaitable[None]]) -> object:
         import trio
 
         return trio.lowlevel.spawn_system_task(main, name="actorflow runtime")
+    import asyncio
+
     return asyncio.get_running_loop().create_task(main(), name="actorflow runtime")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
@@ -101,6 +109,8 @@ def is_cancelled() -> bool:
         return True
     if _in_trio():
         return False
+    import asyncio
+
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -126,6 +136,8 @@ def stack_of(owner: object) -> str:
 def _coroutines() -> Iterator[Any]:
     """The coroutines of all tasks of the running loop."""
     if not _in_trio():
+        import asyncio
+
         yield from (task.get_coro() for task in asyncio.all_tasks())
         return
     import trio

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from actorflow._image import ProgressImage
 from actorflow._runtime.groups import Member, Trail, key_function
 from actorflow._runtime.inbox import Inbox
 from actorflow._runtime.joins import Buffer, Join
@@ -15,6 +14,9 @@ from actorflow._runtime.resources import Pool
 from actorflow._runtime.timers import Timer
 from actorflow._signature import StepSpec
 from actorflow.supervision import Intensity, Restart
+
+if TYPE_CHECKING:
+    from actorflow._image import ProgressImage
 
 __all__ = [
     "CONTEXT_EVENT",

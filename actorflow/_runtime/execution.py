@@ -15,13 +15,12 @@ from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from enum import IntEnum
 from threading import get_ident
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from actorflow._image import AttemptsImage, RunImage
 from actorflow._runtime.actor import Actor, Delivery, Suspension
 from actorflow._runtime.fan_in import fan_out
 from actorflow._runtime.inbox import Outbox, Room
@@ -35,6 +34,9 @@ from actorflow.errors import ContextStateError, NonDeterministicStep, WorkflowRu
 from actorflow.events import Event, describe
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore, copy_data
+
+if TYPE_CHECKING:
+    from actorflow._image import AttemptsImage, RunImage
 
 __all__ = [
     "OUTBOX_LIMIT",

@@ -11,22 +11,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
-from actorflow._image import RunImage
 from actorflow._runtime import _backend
-from actorflow._runtime.capture import go_on, take
 from actorflow._runtime.dispatch import DEAD_LETTERS
 from actorflow._runtime.execution import Execution
 from actorflow._runtime.gates import Gates
 from actorflow._runtime.instruments import Hooks, Verbose
 from actorflow._runtime.limits import Limit
 from actorflow._runtime.opening import settle
-from actorflow._runtime.recovery import Folded, resume
 from actorflow._runtime.resources import Pool
 from actorflow._runtime.router import Plan, plan_of
 from actorflow._runtime.run import LiveRun
@@ -34,6 +31,10 @@ from actorflow._runtime.timers import Timers
 from actorflow.abc import DeadLetter, Instrument, Journal, Turns
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, describe
+
+if TYPE_CHECKING:
+    from actorflow._image import RunImage
+    from actorflow._runtime.recovery import Folded
 
 __all__ = ["Keeper"]
 
@@ -312,6 +313,8 @@ class Keeper:
             start_event = self._check_resumed(plan, image, start_event)
             run = LiveRun(self, workflow, plan, start_event, context, run_id or image.run_id)
             if image.begun:
+                from actorflow._runtime.capture import go_on  # noqa: PLC0415 (imported when first needed)
+
                 run.resume = functools.partial(go_on, run, image)
                 run.early(image.early)
             else:
@@ -343,6 +346,8 @@ class Keeper:
         plan = plan_of(workflow)
         if plan.gated:
             self.gates.check(plan)
+        from actorflow._runtime.recovery import resume  # noqa: PLC0415 (imported when first needed)
+
         run = LiveRun(self, workflow, plan, None, None, run_id)
         run.owned = False
         run.keep_in(journal, folded.state)
@@ -365,6 +370,8 @@ class Keeper:
 
     def image_of(self, run: LiveRun) -> RunImage:
         """The image of a live run."""
+        from actorflow._runtime.capture import take  # noqa: PLC0415 (imported when first needed)
+
         return take(run)
 
     def _take_turn(self, run: LiveRun) -> bool:

@@ -8,18 +8,20 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from anyio import CancelScope, from_thread, to_process, to_thread
 
-from actorflow._image import RunImage
 from actorflow.abc import RunPort
 from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore
+
+if TYPE_CHECKING:
+    from actorflow._image import RunImage
 
 __all__ = ["ThreadPort", "in_process", "in_thread"]
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context as Variables
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import CapacityLimiter
 
-from actorflow._image import RunImage
 from actorflow._runtime.actor import Actor, Incarnation
 from actorflow._runtime.gates import Gates
 from actorflow._runtime.groups import Group, Member, Trail
@@ -24,6 +23,9 @@ from actorflow._runtime.timers import Timers
 from actorflow._runtime.waits import Wait, Waits
 from actorflow.abc import DeadLetter, Journal, Record, RunPort
 from actorflow.events import Event, StopEvent
+
+if TYPE_CHECKING:
+    from actorflow._image import RunImage
 
 __all__ = ["ChildRun", "DispatchSide", "RunSide", "RuntimeSide", "SenderSide"]
 

@@ -6,7 +6,7 @@ import functools
 import math
 import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import anyio
 import attrs
@@ -14,7 +14,6 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from actorflow import handle
-from actorflow._image import RunImage
 from actorflow._runtime.carrier import Carrier
 from actorflow._runtime.ending import Ending
 from actorflow._runtime.execution import OUTBOX_LIMIT
@@ -28,6 +27,9 @@ from actorflow.errors import ContextStateError, WorkflowRuntimeError
 from actorflow.events import Event, StopEvent
 from actorflow.retry import RetryInfo
 from actorflow.state import StateStore
+
+if TYPE_CHECKING:
+    from actorflow._image import RunImage
 
 __all__ = ["LiveRun"]
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import anyio
 
@@ -19,8 +19,10 @@ from actorflow.context import Context
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, StartEvent, StopEvent
 from actorflow.handle import Run
-from actorflow.storage import Store
 from actorflow.workflow import Workflow
+
+if TYPE_CHECKING:
+    from actorflow.storage import Store
 
 __all__ = ["Runtime", "RuntimeLauncher"]
 
