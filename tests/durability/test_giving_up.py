@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import pytest
 
 from actorflow import Context, Runtime, StartEvent, StopEvent, Workflow, step
-from actorflow.storage import Commit, Register
+from actorflow.storage import Commit, Entry, Register
 from actorflow.stores import SqliteStore
+from actorflow.testing import simulate
 from tests.durability.test_hosts import Note, Reply, Slow, Sum, bodies, crashing, stored
 
 
@@ -71,36 +73,48 @@ class Busy(Workflow):
         return StopEvent(result=100)
 
 
-@stored
-async def test_a_store_that_fails_while_runs_are_taken(store: SqliteStore) -> None:
+class SlowToRead(SqliteStore):
+    """A journal takes a while to be read, and meanwhile other runs go on."""
+
+    seconds = 0.0
+
+    async def read(self, run_id: str, /, **options: Any) -> list[Entry]:
+        await anyio.sleep(self.seconds)
+        return await super().read(run_id, **options)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_store_that_fails_while_runs_are_taken(backend: Any) -> None:
     """What one run asks fails while the next one is being read: that one is not this host's either."""
-    async with crashing(store, Busy(), Sum()) as rt:
-        for n in range(3):
-            await rt.start(Busy(), run_id=f"busy-{n}")
-            await rt.start(Sum(), run_id=f"sum-{n}")
-        await anyio.sleep(1)
-    engine: Any = store._engine
-    perform = engine.perform
-    failures = 0
 
-    def failing(group: Sequence[Any]) -> Any:
-        nonlocal failures
-        if failures < 4 and any(isinstance(request, Commit) for request in group):
-            failures += 1
-            raise OSError("disk full")
-        return perform(group)
+    async def main() -> None:
+        async with SlowToRead(":memory:", inline=True) as store:
+            async with crashing(store, Busy(), Sum()) as rt:
+                await rt.start(Busy(), run_id="busy")
+                await rt.start(Sum(), run_id="sum")
+            engine: Any = store._engine
+            perform = engine.perform
+            failed: list[str] = []
 
-    engine.perform = failing
-    async with Runtime(store=store, workflows=[Busy(), Sum()]) as rt:
-        with anyio.fail_after(500):
-            for n in range(3):
-                run = await rt.get(f"sum-{n}")
-                await anyio.sleep(5)
+            def failing(group: Sequence[Any]) -> Any:
+                if not failed and isinstance(group[0], Commit):
+                    failed.append(group[0].run_id)
+                    raise OSError("disk full")
+                return perform(group)
+
+            engine.perform = failing
+            store.seconds = 1.5
+            async with Runtime(store=store, workflows=[Busy(), Sum()]) as rt:
+                await anyio.sleep(20)
+                run = await rt.get("sum")
                 await run.send_event(Reply(n=1))
                 await run.send_event(Reply(n=2))
-                assert await run == 3
-                assert await (await rt.get(f"busy-{n}")) == 100
-    assert failures == 4
+                with anyio.fail_after(500):
+                    assert await run == 3
+                    assert await (await rt.get("busy")) == 100
+            assert failed == ["busy"]
+
+    simulate(main, backend=backend)
 
 
 @stored
