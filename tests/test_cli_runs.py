@@ -176,6 +176,17 @@ def test_removes_what_is_old(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("made")
+def test_deletes_runs(cli: Cli) -> None:
+    """Those that are over, with all that belongs to them; others are told to be cancelled first."""
+    done = cli("runs", "delete", "A-1", "B-1", *STORE)
+    told = "run B-1 is runnable; cancel it first: actorflow runs cancel B-1\n"
+    assert done == Outcome(1, "run A-1 is removed\n", told)
+    assert [line.partition("\t")[0] for line in cli("runs", "list", *STORE).out.splitlines()] == ["B-1", "A-2"]
+    assert cli("runs", "delete", "A-2", *STORE) == Outcome(0, "run A-2 is removed\n", "")
+    assert cli("runs", "delete", "B-1", "C-1", *STORE).code == 2
+
+
+@pytest.mark.usefixtures("made")
 def test_tells_the_journal_of_a_run(cli: Cli) -> None:
     """A line for each record; the code of the end is that of the run; with the workflow, steps have their names."""
     done = cli("tail", "A-1", *STORE)
@@ -184,8 +195,15 @@ def test_tells_the_journal_of_a_run(cli: Cli) -> None:
     assert [row[0] for row in rows] == [str(n) for n in range(1, 11)]
     assert rows[1][2:] == ["done", "step 0 #1.1", "state order A-1; list [Item(i=0), Item(i=1)]"]
     named = cli("tail", "A-1", "flow:Orders", *STORE, "--after", "8")
-    assert [line.split("\t")[3] for line in named.out.splitlines()] == ["approve #6.1", ""]
-    assert "answer Approved(by='Ada')" in named.out
+    assert [line.split("\t")[2:] for line in named.out.splitlines()] == [
+        ["done", "approve #6.1", "answer Approved(by='Ada'); send StopEvent(result='6, approved by Ada')"],
+        ["closed", "", "StopEvent(result='6, approved by Ada')"],
+    ]
+    began = cli("tail", "A-1", "flow:Orders", *STORE).out.splitlines()[1].split("\t")
+    assert began[3:] == [
+        "split #1.1",
+        "state order = 'A-1'; list Item(i=0) -> price #2.1; list Item(i=1) -> price #2.2",
+    ]
     cli("runs", "cancel", "B-1", *STORE)
     program("work.py", "wait:B-1")
     assert cli("tail", "B-1", *STORE).code == 1
@@ -223,6 +241,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["runs", "show", "C-1", "--store", "sqlite:///:memory:"],
         "no run 'C-1' in the store; it has none",
     ),
+    "nothing to delete": (["runs", "delete", *STORE], "delete takes ids of runs; actorflow runs list tells them"),
     "no page": (["runs", "list", *STORE, "--limit", "0"], "--limit is 0; give at least 1"),
     "another workflow": (
         ["tail", "A-1", "two.py:Writer", *STORE],

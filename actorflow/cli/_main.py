@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from actorflow.cli._flows import check, graph, run
 from actorflow.cli._refusals import CommandError, one_line, refuse
 from actorflow.cli._replay import replay
-from actorflow.cli._runs import cancel, fork, gc, list_, show
+from actorflow.cli._runs import cancel, delete, fork, gc, list_, show
 from actorflow.cli._serve import serve
 from actorflow.cli._tail import tail
 from actorflow.errors import ActorflowError, WorkflowValidationError
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app.command(command)
     runs = cyclopts.App(name="runs", help="Look at the runs of a store, and change what becomes of them.")
     runs.command(list_, name="list")
-    for about_runs in (show, cancel, fork, gc):
+    for about_runs in (show, cancel, fork, gc, delete):
         runs.command(about_runs)
     app.command(runs)
     words = sys.argv[1:] if arguments is None else list(arguments)

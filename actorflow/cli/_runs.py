@@ -1,4 +1,4 @@
-"""Commands about the runs of a store: list, show, cancel, fork, gc."""
+"""Commands about the runs of a store: list, show, cancel, fork, gc, delete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actorflow.cli._refusals import CommandError
 from actorflow.cli._stores import as_json, moment, run_data, run_of, with_store, word
 from actorflow.storage import Entry, Fork, Message, Page, Receipt, RunInfo, RunQuery, Status, Store
 
-__all__ = ["cancel", "fork", "gc", "list_", "show"]
+__all__ = ["cancel", "delete", "entries_of", "fork", "gc", "list_", "show"]
 
 FACTS = ("workflow", "version", "owner", "epoch", "parent", "key", "forked_from")
 
@@ -196,3 +196,27 @@ def gc(*, store: str, older_than: timedelta = timedelta(days=30)) -> int:
     runs, rows = with_store(store, ask)
     sys.stdout.write(f"removed {runs} runs, {rows} records, messages and snapshots\n")
     return 0
+
+
+def delete(*runs: str, store: str) -> int:
+    """Remove runs that are over, and all that belongs to them.
+
+    Args:
+        runs: Ids of the runs.
+        store: Address of the store, such as sqlite:///runs.db.
+    """
+    if not runs:
+        raise CommandError("delete takes ids of runs; actorflow runs list tells them")
+
+    async def ask(kept: Store) -> list[tuple[str, RunInfo, bool]]:
+        found = [(run, await run_of(kept, run)) for run in runs]  # all of them, before the first is gone
+        return [(run, info, info.status.closed and await kept.delete(run)) for run, info in found]
+
+    code = 0
+    for run, info, gone in with_store(store, ask):
+        if gone:
+            sys.stdout.write(f"run {run} is removed\n")
+        else:
+            sys.stderr.write(f"run {run} is {word(info.status)}; cancel it first: actorflow runs cancel {run}\n")
+            code = 1
+    return code

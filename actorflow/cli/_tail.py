@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
+from actorflow._records import load_record, record_serializer
 from actorflow._runtime.dispatch import RECORD_BITS
 from actorflow._runtime.router import plan_of
+from actorflow.abc import Recorded
 from actorflow.cli._refusals import CommandError
 from actorflow.cli._runs import entries_of
 from actorflow.cli._stores import moment, run_of, with_store, word
 from actorflow.cli._targets import workflow_of
-from actorflow.storage import Entry, Status, Store, Topic
+from actorflow.storage import Entry, RunInfo, Status, Store, Topic
+from actorflow.trace import Effect, Trace, TraceEntry
 
 __all__ = ["tail"]
+
+Line = tuple[int, str, str, str, str]
+"""A record in words: its number, when, its kind, whose it is, and what it says."""
 
 POLL = 1.0  # seconds between two looks where no hint comes
 
@@ -27,16 +33,13 @@ def tail(run: str, target: str | None = None, /, *, store: str, after: int = 0, 
 
     Args:
         run: Id of the run.
-        target: Its workflow, flow.py:Writer for example: then steps are told by their names.
+        target: Its workflow, flow.py:Writer for example: then steps are told by their names, and where events went.
         store: Address of the store, such as sqlite:///runs.db.
         after: Begin behind this record.
         follow: Wait for what comes.
     """
-    steps: Sequence[str] = ()
-    name = ""
-    if target is not None:
-        plan = plan_of(workflow_of(target))
-        steps, name = [spec.name for spec in plan.steps], plan.name
+    workflow = None if target is None else workflow_of(target)
+    name = "" if workflow is None else plan_of(workflow).name
     say = _printer()
 
     async def ask(kept: Store) -> Status:
@@ -45,12 +48,17 @@ def tail(run: str, target: str | None = None, /, *, store: str, after: int = 0, 
         info = await run_of(kept, run)
         if name not in {"", info.workflow}:
             raise CommandError(f"run {run} is of {info.workflow}, and not of {name}; name its workflow instead")
+        tell = _plainly if workflow is None else _knowing(workflow, info)
+        shown = after
+        after = 0 if workflow is not None else after  # whoever is to know where events went reads all of it
         while True:
             # What stands before this look is all read by the next one.
             info = await run_of(kept, run)
             async for entry in entries_of(kept, info, after):
                 after = entry.seq
-                say(*_told(entry, steps))
+                for line in tell(entry):
+                    if line[0] > shown:
+                        say(*line)
             if info.status.closed or not follow:
                 return info.status
             seen = await kept.wake(Topic.JOURNAL, seen, POLL)
@@ -84,21 +92,60 @@ def _printer() -> Callable[[int, str, str, str, str], None]:
     return rich
 
 
-def _told(entry: Entry, steps: Sequence[str]) -> tuple[int, str, str, str, str]:
-    """A record in words: its number, when, its kind, whose it is, and what it says."""
+def _knowing(workflow: Any, info: RunInfo) -> Callable[[Entry], list[Line]]:
+    """Tells records by the workflow: names of steps, and where events went."""
+    trace = Trace(workflow, info.run_id, info.version)
+    serializer = record_serializer(workflow)
+
+    def tell(entry: Entry) -> list[Line]:
+        record = load_record(info.run_id, entry.kind, entry.body, serializer)
+        return [_traced(one) for one in trace.feed([Recorded(entry.seq, record, entry.at)])]
+
+    return tell
+
+
+def _traced(entry: TraceEntry) -> Line:
+    who = ""
+    if entry.step is not None and entry.invocation is not None:
+        again = f", attempt {entry.attempt}" if entry.attempt > 1 else ""
+        who = f"{entry.step} {_number(entry.invocation[0])}{again}"
+    said = [_effect(effect) for effect in entry.effects]
+    if entry.value is not None and entry.kind != "created":
+        said.append(repr(entry.value))
+    return entry.seq, moment(entry.at), entry.kind, who, "; ".join(said)
+
+
+def _effect(effect: Effect) -> str:
+    words = [effect.kind]
+    if effect.name is not None and effect.event is None:
+        words.append(effect.name)
+    if effect.event is not None:
+        words.append(repr(effect.event))
+    elif effect.value is not None:
+        words.append(f"= {effect.value!r}")
+    if effect.to:
+        words.append("-> " + ", ".join(f"{to.step or 'kept'} {_number(to.number)}" for to in effect.to))
+    return " ".join(words)
+
+
+def _number(number: int) -> str:
+    """An event's number as people read it: of which record it came, and which one of these it is."""
+    return f"#{number >> RECORD_BITS}.{number % (1 << RECORD_BITS)}" if number > 0 else f"#{number}"
+
+
+def _plainly(entry: Entry) -> list[Line]:
+    """Tells a record by what it says itself."""
     data: dict[str, Any] = json.loads(entry.body)
     who = ""
     of: list[int] | None = data.get("of")
     if of is not None:
         number, k, attempt = of
-        name = steps[k] if 0 <= k < len(steps) else f"step {k}"
-        again = f", attempt {attempt}" if attempt > 1 else ""
-        who = f"{name} #{number >> RECORD_BITS}.{number % (1 << RECORD_BITS)}{again}"
+        who = f"step {k} {_number(number)}" + (f", attempt {attempt}" if attempt > 1 else "")
     effects: list[list[Any]] = data["effects"]
     said = [" ".join(_short(part) for part in effect if part is not None) for effect in effects]
     if data.get("value") is not None:
         said.append(_short(data["value"]))
-    return entry.seq, moment(entry.at), entry.kind, who, "; ".join(said)
+    return [(entry.seq, moment(entry.at), entry.kind, who, "; ".join(said))]
 
 
 def _short(data: object) -> str:
