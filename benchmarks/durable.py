@@ -191,7 +191,7 @@ def main() -> None:
     if asked.only != "processes":
         python = python_with_peers() if asked.compare else sys.executable
         who = contestants(asked.backends, ["llama"] if asked.compare else ())
-        effort = Effort(scale=share, least=3 if asked.quick else 5, most=9)
+        effort = Effort(scale=share, least=3 if asked.quick else 5, most=9, patience=180)
         steps = anyio.run(report, who, STEPS, effort, python)
         print(steps.markdown())
         found["steps"] = steps.data()

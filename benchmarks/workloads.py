@@ -167,7 +167,7 @@ def _durable() -> list[Workload]:
             arguments={"runs": runs},
             yardstick=False,
         )
-        for runs, n in ((1, 1_000), (10, 4_000), (64, 4_000))
+        for runs, n in ((1, 500), (10, 1_500), (64, 1_920))
     ]
 
 
