@@ -17,32 +17,25 @@ from typing import Any, Generic, Self, TypeVar, cast, overload
 from urllib.parse import quote
 
 import anyio
-import attrs
 import httpx2
 
-from actorflow import errors
-from actorflow._raised import LostException, revive
-from actorflow.errors import (
-    ActorflowError,
-    ContextSerdeError,
-    ContextStateError,
-    RunConflict,
-    WorkflowCancelledError,
-    WorkflowRuntimeError,
-    WorkflowTimeoutError,
+from actorflow._remote import (
+    Json,
+    ReceivedEvent,
+    RefusedError,
+    RemoteWait,
+    RunFailedError,
+    RunSummary,
+    UnreachableError,
+    Words,
+    answered,
+    ended_with,
+    part,
+    summary,
 )
-from actorflow.events import (
-    Event,
-    HumanResponseEvent,
-    InputRequiredEvent,
-    StartEvent,
-    StopEvent,
-    WorkflowCancelledEvent,
-    WorkflowTimedOutEvent,
-)
+from actorflow.errors import ContextStateError
+from actorflow.events import Event
 from actorflow.handle import Stream
-from actorflow.serialization import JsonSerializer
-from actorflow.snapshots import scope_of_workflow
 from actorflow.workflow import Workflow
 
 __all__ = [
@@ -57,190 +50,12 @@ __all__ = [
     "WorkflowClient",
 ]
 
-Json = dict[str, Any]  # a JSON object
-
 R = TypeVar("R")
 A = TypeVar("A", bound=Event)
 
 CLOSED = frozenset({"completed", "failed", "timed_out", "cancelled"})
 LOOK = 20.0  # seconds that one request waits for the end of a run
 LONGEST_PAUSE = 5.0  # seconds between two attempts at a request
-
-_BUILT_IN: tuple[type[Event], ...] = (
-    StartEvent,
-    StopEvent,
-    InputRequiredEvent,
-    HumanResponseEvent,
-    WorkflowTimedOutEvent,
-    WorkflowCancelledEvent,
-)
-
-
-class UnreachableError(ActorflowError, ConnectionError):
-    """The server did not answer for as long as the client is patient."""
-
-
-class RefusedError(WorkflowRuntimeError):
-    """The server refused a request.
-
-    Attributes:
-        status: Status code of its answer.
-        reason: The server's word for why: an error's id, or a word like ``not_found``.
-        field: Which part of the request is wrong; None where it is no part.
-    """
-
-    def __init__(self, message: str, *, status: int, reason: str, field: str | None, code: str = "AF370") -> None:
-        super().__init__(message, code=code)
-        self.status = status
-        self.reason = reason
-        self.field = field
-
-
-class RunFailedError(WorkflowRuntimeError):
-    """A run failed with an error whose class is not known here.
-
-    Attributes:
-        type_name: Name of that class.
-        message: What it said.
-        step: The step that raised it; None where no step is to blame.
-        attempts: How often the step was tried.
-        details: The traceback, from a server in debug mode; None from others.
-    """
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        type_name: str,
-        message: str,
-        step: str | None,
-        attempts: int,
-        details: str | None,
-        code: str = "AF372",
-    ) -> None:
-        super().__init__(text, code=code)
-        self.type_name = type_name
-        self.message = message
-        self.step = step
-        self.attempts = attempts
-        self.details = details
-
-
-class ReceivedEvent(Event):
-    """An event of a class that the client was not given.
-
-    Attributes:
-        type: Name of the class.
-        value: Its fields, as JSON has them.
-
-    Example:
-        >>> ReceivedEvent(type="Draft", value={"text": "bees"}).value["text"]
-        'bees'
-    """
-
-    type: str
-    value: dict[str, Any]
-
-
-@attrs.frozen(kw_only=True)
-class RunSummary:
-    """A run in few words.
-
-    Attributes:
-        run_id: Its id.
-        workflow: What the server calls its workflow.
-        status: ``running``, ``waiting``, ``completed``, ``failed``, ``timed_out`` or ``cancelled``.
-        created_at: When it was started, in seconds since the epoch.
-        closed_at: When it ended, likewise; None before that.
-        version: Fingerprint of the workflow that it was started with.
-    """
-
-    run_id: str
-    workflow: str
-    status: str
-    created_at: float
-    closed_at: float | None
-    version: str
-
-
-@attrs.frozen(kw_only=True)
-class RemoteWait:
-    """A step that waits for an event; answer it with `RemoteRun.answer`.
-
-    Attributes:
-        id: What it is known by, also after a restart of the server.
-        step: Name of the step.
-        type: Name of the class of the event that it waits for.
-        schema: JSON schema of that event's fields.
-        prompt: What was published to ask for it; None where nothing was.
-        opened_at: When it began, in seconds since the epoch.
-        deadline: When it gives up, likewise; None for never.
-    """
-
-    id: str
-    step: str
-    type: str
-    schema: Mapping[str, Any]
-    prompt: Event | None
-    opened_at: float
-    deadline: float | None
-
-
-class _Words:
-    """Events of one workflow as JSON and back."""
-
-    def __init__(self, workflow: type[Workflow[Any, Any]] | None, events: Iterable[type[Event]]) -> None:
-        self.start: type[Event] | None = None
-        self._serializer = JsonSerializer()
-        classes = dict.fromkeys(_BUILT_IN)
-        if workflow is not None:
-            self._serializer = self._serializer.within(scope_of_workflow(workflow))
-            graph = workflow._actorflow_graph()
-            self.start = graph.start_event
-            classes |= dict.fromkeys([graph.start_event, *graph.stop_events])
-            for step in graph.steps:
-                classes |= dict.fromkeys([*step.accepts, *step.emits, *step.config.waits_for])
-        self._classes: dict[str, type[Event]] = {}
-        for cls in (*classes, *events):
-            self._classes[cls.__name__] = self._classes[f"{cls.__module__}:{cls.__qualname__}"] = cls
-
-    def fields(self, event: Event) -> Any:  # Any: JSON
-        """The fields of an event as JSON."""
-        if isinstance(event, ReceivedEvent):
-            return event.value
-        data: Any = self._serializer.serialize_value(event)
-        return data["v"] if set(data) == {"$", "v"} else data
-
-    def value(self, value: object, at: str) -> Any:  # Any: JSON
-        """A value as JSON."""
-        return self._serializer.serialize_value(value, at)
-
-    def event(self, data: Json) -> Event:
-        """An event that the server has sent, of its class where that is known.
-
-        Raises:
-            ContextSerdeError: Its class is known, and has other fields.
-        """
-        name, value = data["type"], data["value"]
-        cls = self._classes.get(name)
-        if cls is None:
-            return ReceivedEvent(type=name, value=value)
-        try:
-            event: Event = self._serializer.deserialize_value(value, name, hint=cls)
-        except ContextSerdeError as error:
-            raise ContextSerdeError(
-                f"the server's {name} does not fit the class of that name that the client was given: {error}; give the client "
-                "the classes that the server has",
-                code="AF373",
-            ) from error
-        return event
-
-    def result(self, data: Any) -> Any:  # Any: whatever the run gave
-        """The result of a run; as JSON has it where its types are not known here."""
-        try:
-            return self._serializer.deserialize_value(data, "result")
-        except ContextSerdeError:
-            return data
 
 
 class WorkflowClient:
@@ -280,8 +95,8 @@ class WorkflowClient:
         self.base_url = base_url.rstrip("/")
         self._patience = patience
         more = tuple(events)
-        self._words = {name: _Words(workflow, more) for name, workflow in (workflows or {}).items()}
-        self._plain = _Words(None, more)
+        self._words = {name: Words(workflow, more) for name, workflow in (workflows or {}).items()}
+        self._plain = Words(None, more)
         self._http = httpx2.AsyncClient(
             base_url=self.base_url,
             headers={} if token is None else {"authorization": f"Bearer {token}"},
@@ -339,7 +154,7 @@ class WorkflowClient:
         else:
             start = {name: words.value(value, name) for name, value in fields.items()}
         body = {"start": start, "run_id": run_id or uuid.uuid4().hex}
-        data = await self.request("POST", f"/api/workflows/{_part(workflow)}/runs", body)
+        data = await self.request("POST", f"/api/workflows/{part(workflow)}/runs", body)
         return RemoteRun(self, words, data)
 
     async def get(self, run_id: str) -> RemoteRun[Any]:
@@ -349,7 +164,7 @@ class WorkflowClient:
             RefusedError: There is no such run.
             UnreachableError: The server does not answer.
         """
-        data = await self.request("GET", f"/api/runs/{_part(run_id)}")
+        data = await self.request("GET", f"/api/runs/{part(run_id)}")
         return RemoteRun(self, self._words.get(data["workflow"], self._plain), data)
 
     async def runs(
@@ -366,7 +181,7 @@ class WorkflowClient:
         while True:
             page = await self.request("GET", "/api/runs", query={k: v for k, v in query.items() if v})
             for data in page["runs"]:
-                yield _summary(data)
+                yield summary(data)
             query["after"] = page["next"]
             if not page["next"]:
                 return
@@ -381,7 +196,7 @@ class WorkflowClient:
         Raises:
             RefusedError: There is no such run, or it is not over.
         """
-        await self.request("DELETE", f"/api/runs/{_part(run_id)}")
+        await self.request("DELETE", f"/api/runs/{part(run_id)}")
 
     # ------------------------------------------------------------------------------------------------ requests
     async def request(
@@ -410,7 +225,7 @@ class WorkflowClient:
             if failure:
                 await pauses.wait(failure, answer)
                 continue
-            return _answered(answer)
+            return answered(answer)
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Json]:
         """The lines of a stream, until it ends or breaks.
@@ -424,7 +239,7 @@ class WorkflowClient:
                 await answer.aread()
                 if answer.status_code in _AGAIN:
                     raise httpx2.ReadError(f"it answers {answer.status_code}")
-                _answered(answer)
+                answered(answer)
             async with aclosing(cast("AsyncGenerator[str]", answer.aiter_lines())) as lines:
                 async for line in lines:
                     if line.strip():
@@ -469,7 +284,7 @@ class _Pauses:
         pause = max(self._next * random.uniform(0.5, 1), float(asked) if asked.isdecimal() else 0.0)  # noqa: S311 - no secret
         if now + pause > self._until:
             if answer is not None:
-                _answered(answer)
+                answered(answer)
             raise UnreachableError(
                 f"the server at {self._client.base_url} did not answer ({failure or type(failure).__name__}), and was asked for "
                 f"{self._client.patience:g} s; see that it runs there, or give WorkflowClient(patience=…) more",
@@ -488,7 +303,7 @@ class RemoteRun(Generic[R]):
 
     __slots__ = ("_client", "_data", "_words")
 
-    def __init__(self, client: WorkflowClient, words: _Words, data: Json) -> None:
+    def __init__(self, client: WorkflowClient, words: Words, data: Json) -> None:
         self._client = client
         self._words = words
         self._data = data
@@ -510,7 +325,7 @@ class RemoteRun(Generic[R]):
 
     @property
     def _path(self) -> str:
-        return f"/api/runs/{_part(self.run_id)}"
+        return f"/api/runs/{part(self.run_id)}"
 
     # ------------------------------------------------------------------------------------------------ the end
     def __await__(self) -> Generator[Any, Any, R]:
@@ -537,7 +352,7 @@ class RemoteRun(Generic[R]):
             wait: Seconds to wait for its end, if it is not over.
         """
         self._data = await self._client.request("GET", self._path, query={"wait": str(wait)} if wait else None)
-        return _summary(self._data)
+        return summary(self._data)
 
     def is_done(self) -> bool:
         """Whether it is known here that the run is over; `refresh` asks."""
@@ -554,21 +369,13 @@ class RemoteRun(Generic[R]):
                 f"run {self.run_id} of {self.workflow} is not known here to be over; await it first", code="AF045"
             )
         data = self._data
-        status, event, where = data["status"], data["event"], f"run {self.run_id} of {self.workflow}"
+        status, event = data["status"], data["event"]
         if status == "completed":
             event_or_result: Any = (
                 self._words.result(data["result"]) if event["type"] == "StopEvent" else self._words.event(event)
             )
             return cast("R", event_or_result)
-        told = {} if event is None else event["value"]
-        if status == "cancelled":
-            raise WorkflowCancelledError(f"{where} was cancelled: {told.get('reason', '')}", code="AF021")
-        if status == "timed_out":
-            active = ", ".join(told.get("active_steps", ())) or "nothing"
-            raise WorkflowTimeoutError(
-                f"{where} did not end within {told.get('timeout')} s; still at work: {active}", code="AF011"
-            )
-        raise _error(data["error"] or {}, where)
+        raise ended_with(data, f"run {self.run_id} of {self.workflow}")
 
     def get_stop_event(self) -> Event | None:
         """The terminal event, or None while it is not known here that the run is over."""
@@ -650,11 +457,11 @@ class RemoteStream(Stream[A]):
     __slots__ = ("_client", "_cursor", "_path", "_types", "_words")
 
     def __init__(
-        self, client: WorkflowClient, words: _Words, run_id: str, types: tuple[type[Event], ...], after: int | None
+        self, client: WorkflowClient, words: Words, run_id: str, types: tuple[type[Event], ...], after: int | None
     ) -> None:
         self._client = client
         self._words = words
-        self._path = f"/api/runs/{_part(run_id)}"
+        self._path = f"/api/runs/{part(run_id)}"
         self._types = types
         self._cursor = 0 if after is None else after + 1
 
@@ -691,76 +498,3 @@ class RemoteStream(Stream[A]):
             if data["status"] in CLOSED and (last == data["event"] or not came):
                 return
             await pauses.wait("the stream ends before the run")
-
-
-def _part(text: str) -> str:
-    return quote(text, safe="")
-
-
-def _summary(data: Json) -> RunSummary:
-    names = ("run_id", "workflow", "status", "created_at", "closed_at", "version")
-    return RunSummary(**{name: data[name] for name in names})
-
-
-def _answered(answer: httpx2.Response) -> Json:
-    """What the server has answered.
-
-    Raises:
-        RefusedError: It has refused.
-    """
-    status = answer.status_code
-    try:
-        data: Any = answer.json() if answer.content else {}
-    except ValueError:
-        data = None
-    if status < 300 and isinstance(data, dict):
-        return cast("Json", data)
-    asked = f"{answer.request.method} {answer.request.url}"
-    refusal: Any = data.get("error") if isinstance(data, dict) else None
-    if not isinstance(refusal, dict):
-        raise RefusedError(
-            f"{asked} was answered with {status}, and not by a server of actorflow; see what is at this address",
-            status=status,
-            reason="",
-            field=None,
-        )
-    told = cast("Json", refusal)
-    reason, field = str(told.get("code")), told.get("field")
-    text = str(told.get("message")).removesuffix(f" [{reason}]")
-    if status == 409 and "started with something else" in text:
-        raise RunConflict(text, code=reason if reason.startswith("AF") else "AF370")
-    raise RefusedError(
-        f"{text} ({asked} was answered with {status}{f', field {field}' if field else ''})",
-        status=status,
-        reason=reason,
-        field=field,
-        code=reason if reason.startswith("AF") else "AF370",
-    )
-
-
-def _error(told: Json, where: str) -> Exception:
-    """The error of a run that has failed: of its class where Python or actorflow has that, and with what is known of it."""
-    name, message = str(told.get("type")), str(told.get("message"))
-    step, attempts, details = told.get("step"), int(told.get("attempts") or 0), told.get("traceback")
-    at = f"{where} failed" + (f" in step {step}, attempt {attempts}" if step else "")
-    ours = getattr(errors, name, None)
-    error: BaseException
-    if isinstance(ours, type) and issubclass(ours, ActorflowError):
-        text, _, code = message.rpartition(" [")
-        error = ours.__new__(ours)
-        ActorflowError.__init__(error, text or message, code=code.rstrip("]") or "AF372")
-    else:
-        error = revive(f"builtins:{name}", (message,), {}, {})
-    if isinstance(error, LostException) or not isinstance(error, Exception):
-        return RunFailedError(
-            f"{at}: {name}: {message}",
-            type_name=name,
-            message=message,
-            step=step,
-            attempts=attempts,
-            details=details,
-        )
-    error.add_note(at)
-    if details:
-        error.add_note(str(details))
-    return error

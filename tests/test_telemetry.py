@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import anyio
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -69,15 +70,16 @@ class Seen:
 
     def metric(self, name: str) -> dict[tuple[str, ...], Any]:
         """Points of a measurement by the values of their labels; of a histogram the sum."""
-        data: Any = self._reader.get_metrics_data()  # its own types stop short of what the points are
+        read = self._reader.get_metrics_data()
+        data: Any = {"resource_metrics": []} if read is None else json.loads(read.to_json())
         found: dict[tuple[str, ...], Any] = {}
-        for resource in [] if data is None else data.resource_metrics:
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == name:
-                        for point in metric.data.data_points:
-                            labels = tuple(str(value) for _, value in sorted((point.attributes or {}).items()))
-                            found[labels] = point.value if isinstance(point, NumberDataPoint) else point.sum
+        for resource in data["resource_metrics"]:
+            for scope in resource["scope_metrics"]:
+                for metric in scope["metrics"]:
+                    if metric["name"] == name:
+                        for point in metric["data"]["data_points"]:
+                            labels = tuple(str(value) for _, value in sorted(point["attributes"].items()))
+                            found[labels] = point["value"] if "value" in point else point["sum"]
         return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(server: WorkflowServer, port: int | None = None) -> AsyncGenerator[str]:
+async def serving(server: WorkflowServer, port: int = 0) -> AsyncGenerator[str]:
     """A server on a socket, by its address."""
-    port = free_port() if port is None else port
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(server.serve, "127.0.0.1", port))
-        yield f"http://127.0.0.1:{port}"
+        yield await group.start(server.serve, "127.0.0.1", port)
         group.cancel_scope.cancel()
 
 
@@ -58,8 +55,9 @@ class Proxy:
     async def serve(self, port: int, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Listens."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-        task_status.started()
-        await listener.serve(self._handle)
+        async with listener:
+            task_status.started()
+            await listener.serve(self._handle)
 
     async def _handle(self, client: anyio.abc.SocketStream) -> None:
         self.connections += 1
@@ -104,7 +102,7 @@ class Sum(StopEvent[Any]):
 class Counter(Workflow):
     """Counts, and is told after each number to go on."""
 
-    @step
+    @step(waits_for=(Approved,))
     async def count(self, ctx: Context[Any], ev: Count) -> Sum:
         for n in range(ev.to):
             ctx.write_event_to_stream(Counted(n=n))
