@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 
+from actorflow._children import Children, ParentJournal, farewell
 from actorflow._records import dump_record, edited, load_record, record_serializer
 from actorflow._runtime.keeper import Keeper
 from actorflow._runtime.recovery import fold
@@ -33,7 +34,20 @@ from actorflow.events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
-from actorflow.storage import Commit, Committed, Entry, Fork, Host, Leave, NewRun, RunInfo, Status, Store, Topic
+from actorflow.storage import (
+    Commit,
+    Committed,
+    Entry,
+    Fork,
+    Host,
+    Leave,
+    Message,
+    NewRun,
+    RunInfo,
+    Status,
+    Store,
+    Topic,
+)
 from actorflow.stores import store_from_url
 
 __all__ = ["RunHost", "RunJournal"]
@@ -62,11 +76,14 @@ class RunJournal:
         head: Number of the last record.
         seen: Number of the last message that was taken out of the inbox.
         lost: Why the run is not this host's any more; None while it is.
+        host: Who has it.
         unanswered: Commits that the store has not answered.
+        spawned: Children whose end no body has looked at, with the names of their workflows.
+        outbox: What leaves with the next record.
     """
 
     def __init__(self, host: RunHost, workflow: Any, info: RunInfo) -> None:
-        self._host = host
+        self.host = host
         self._run_id = info.run_id
         self._epoch = info.epoch
         self._serializer = record_serializer(workflow)
@@ -76,6 +93,8 @@ class RunJournal:
         self.seen = info.seen
         self.lost: Exception | None = None
         self.unanswered = 0
+        self.spawned: dict[str, str] = {}
+        self.outbox: list[Message | NewRun] = []
 
     def append(self, record: Record, /) -> int:
         """Takes a record, and asks the store to keep it."""
@@ -83,7 +102,10 @@ class RunJournal:
         if self.lost is None:
             status = status_of(record.value) if record.kind == "closed" else Status.RUNNABLE
             head, self.head = self.head, self.head + 1
-            self._ask(head, (entry,), status)
+            outbox, self.outbox = self.outbox, []
+            if status.closed:
+                outbox += farewell(self._run_id, self.spawned)
+            self._ask(head, (entry,), status, outbox=outbox)
         return self.head
 
     def _ask(
@@ -94,6 +116,7 @@ class RunJournal:
         *,
         release: bool = False,
         wake_at: float | None = None,
+        outbox: Sequence[Message | NewRun] = (),
     ) -> None:
         commit = Commit(
             run_id=self._run_id,
@@ -104,10 +127,11 @@ class RunJournal:
             status=status,
             release=release,
             wake_at=wake_at,
+            outbox=outbox,
         )
         self.unanswered += 1
         try:
-            self._host.store.ask(commit, self._answered)
+            self.host.store.ask(commit, self._answered)
         except StoreError as error:  # it is closed
             self._answered(error)
 
@@ -129,7 +153,7 @@ class RunJournal:
             self.lost = self.lost or answer
         self._wake()
         if self.lost is not None:
-            self._host.given_up(self._run_id, self, self.lost)
+            self.host.given_up(self._run_id, self, self.lost)
 
     def lose(self, error: Exception) -> None:
         """The run is not this host's any more."""
@@ -189,6 +213,8 @@ class RunHost:
         self._resting: dict[str, tuple[int, float]] = {}  # since when, and behind which record
         self._door = anyio.Lock()
         self._closing = False
+        self._children = Children(self, keeper, self._workflows)
+        keeper.start_child = self._children.start
 
     # ------------------------------------------------------------------------------------------------ open and close
     async def open(self) -> None:
@@ -223,6 +249,15 @@ class RunHost:
             await self.store.close()
 
     # ------------------------------------------------------------------------------------------------ for handles
+    @property
+    def taking(self) -> bool:
+        """Whether it takes runs to work on."""
+        return not self._closing
+
+    def journal_of(self, run: LiveRun, /) -> ParentJournal | None:
+        """The journal of a run that is at work here."""
+        return run.journal if isinstance(run.journal, RunJournal) and run.journal.host is self else None
+
     def local(self, run_id: str, /) -> LiveRun | None:
         """The run, where it is at work here."""
         entry = self._live.get(run_id)
@@ -386,7 +421,13 @@ class RunHost:
         journal = RunJournal(self, workflow, info)
         for first in records[:1]:
             self._tell_context(info.run_id, None, first.record)
-        self._live[info.run_id] = (self._keeper.revive(workflow, info.run_id, folded, journal), journal)
+
+        def prepare(run: LiveRun) -> None:
+            run.spawned = journal.spawned = dict(folded.image.children)
+            self._live[info.run_id] = run, journal
+            self._children.adopt(run, folded.image)
+
+        self._keeper.revive(workflow, info.run_id, folded, journal, prepare)
         self._resting.pop(info.run_id, None)
         await self._read_inbox(info.run_id)
 

@@ -212,6 +212,7 @@ class RunImage:
         prompts: Prompts that nobody has answered.
         dropped: Events dropped by full inboxes.
         timeout: Seconds until the run's timeout; None for no limit.
+        children: Runs of its store that its bodies have started and whose end none has looked at, with their workflows' names.
     """
 
     run_id: str
@@ -234,3 +235,4 @@ class RunImage:
     prompts: int = 0
     dropped: int = 0
     timeout: float | None = None
+    children: tuple[tuple[str, str], ...] = ()

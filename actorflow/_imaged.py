@@ -269,6 +269,8 @@ _DEEDS: Final[Mapping[str, tuple[Callable[[Any], Any] | tuple[type[Any], ...], .
     "raised": ((Exception,), _TEXT, _TEXT, _TRUTH),
     "expired": (_NOTHING, _TEXT, _TEXT, _TRUTH),
     "cut": (_NOTHING, _TEXT, _TEXT, _TRUTH),
+    "child": (_TEXT, _TEXT, _TEXT, _TEXT, _TRUTH),
+    **dict.fromkeys(("joined", "child_cut"), (_TEXT,)),
     "waiting": (lambda left: left is None or _seconds(left) >= 0, _TEXT, _TEXT, _TRUTH, _number),
 }
 """What a body can have done, and the types of what is known of it."""

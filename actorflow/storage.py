@@ -471,6 +471,8 @@ class Collected:
 class Collect(Request[Collected]):
     """Removes runs that are over, and records behind a snapshot, once they are old: one batch.
 
+    A child stays as long as its parent is not over: a body of that may read again how it ended.
+
     Attributes:
         older_than: Seconds since the run closed, or since the record was written.
         limit: How many rows one batch removes, about.

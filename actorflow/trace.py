@@ -614,6 +614,8 @@ def _effects(index: int, raw: tuple[Any, ...]) -> list[Effect]:
             return [Effect(kind=kind, index=index, value=rest[0], name=rest[1])]
         case "once":
             return [Effect(kind=kind, index=index, name=rest[0], value=rest[1])]
+        case "child":
+            return [Effect(kind=kind, index=index, name=rest[1], value=rest[0])]
         case "asked":
             return [Effect(kind=kind, index=index, name=rest[0])]
         case _:

@@ -50,6 +50,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("stores.*",),
         ("stores",),
         ("_stored", "_journals"),
+        ("_children",),
         ("_durable", "_replayed", "telemetry", "trace"),
     ),
     "face": (("retry_policy", "resource"), ("",)),

@@ -93,6 +93,7 @@ class Photographer:
         for group in run.groups or ():
             self.group(group)
         timeout = None if run.deadline == math.inf else run.deadline - self.now
+        spawned: dict[str, str] = run.spawned or {}
         kept = () if run.waits is None else run.waits.peek()
         return RunImage(
             run_id=run.run_id,
@@ -124,6 +125,7 @@ class Photographer:
             prompts=run.prompts,
             dropped=run.dropped,
             timeout=timeout,
+            children=tuple(spawned.items()),
         )
 
     def in_bodies(self, carriers: Sequence[Execution]) -> list[ItemImage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
-from typing import Any, Self
+from typing import Any
 
 import anyio
 
@@ -119,9 +119,9 @@ class Ending(Publishing):
     def __init__(self, runtime: RuntimeSide, workflow: Any, plan: Plan) -> None:
         super().__init__(runtime, workflow, plan)
         self.owned = True
-        self.parent: Self | None = None
+        self.parent: Ending | None = None
         self.starter: Execution | None = None
-        self.children: set[Self] | None = None
+        self.children: set[ChildRun] | None = None
         self.pool: Pool | None = None
         self.last_without_result: Actor | None = None
         self._idle_said = False
@@ -437,15 +437,16 @@ class Ending(Publishing):
             self._task_over(1)
 
     # ------------------------------------------------------------------------------------------------ child runs
-    def adopt_child(self, child: Self, starter: Execution) -> None:
+    def adopt_child(self, child: ChildRun, starter: Execution | None) -> None:
         """A body of this run has started a run: it ends with this one, and its failure is this one's."""
         child.parent, child.starter = self, starter
         if self.children is None:
             self.children = set()
         self.children.add(child)
-        if starter.children is None:
-            starter.children = []
-        starter.children.append(child)
+        if starter is not None:
+            if starter.children is None:
+                starter.children = []
+            starter.children.append(child)
 
     def disown(self) -> None:
         """The run belongs to its runtime: neither to those who await it nor to a run whose body started it."""
@@ -471,7 +472,6 @@ class Ending(Publishing):
 
     def child_failed(self, child: ChildRun) -> None:
         """A run that a body of this one started has failed, and the body has not looked: it is this run's failure."""
-        assert isinstance(child, Ending)  # noqa: S101
         error = child.abandoned_failure()
         child.observed()
         if error is not None and not self.done:
@@ -480,7 +480,7 @@ class Ending(Publishing):
             )
             self.fail(error)
 
-    def child_ended(self, child: Ending) -> None:
+    def child_ended(self, child: ChildRun) -> None:
         """A child and all that it started have ended."""
         if self.children is not None:
             self.children.discard(child)

@@ -68,8 +68,10 @@ _LACKING = ("collect", None)
 # What is kept of a wait, and of ctx.once, in the log: first as begun, then as what came of it. Tasks of one body may be
 # in the middle of several, and come to them in another order when the body runs again: they are found by name.
 _WAITS = frozenset({"waiting", "answer", "expired", "raised", "cut"})
-_BY_NAME = {"asked": 2, "once": 3, **dict.fromkeys(_WAITS, 4)}
+_BY_NAME = {"asked": 2, "once": 3, **dict.fromkeys(_WAITS, 4), "child": 5}
 """Where these entries say whether the body's own task did it, and none that it has started."""
+
+_OF_CHILDREN = frozenset({"child", "joined", "child_cut"})
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _DRAWN = frozenset({"get", "now", "seed"})
@@ -165,6 +167,7 @@ class Execution(Timer):
         "permit",
         "phase",
         "replay",
+        "replayed",
         "run",
         "scope",
         "sent",
@@ -210,6 +213,7 @@ class Execution(Timer):
         self.lost: str | None = None
         self.log: list[Sequence[Any] | Wait] | None = None
         self.replay: deque[Sequence[Any]] | None = None
+        self.replayed: anyio.Event | None = None
         self.sent: bool = False
         self.slot: bool = False
         self.suspension: Suspension | None = None
@@ -272,8 +276,64 @@ class Execution(Timer):
         assert replay is not None  # noqa: S101
         entry = replay[place]
         del replay[place]
+        if not replay:
+            self._has_caught_up()
         self.note(entry)
         return entry
+
+    def _has_caught_up(self) -> None:
+        caught_up, self.replayed = self.replayed, None
+        if caught_up is not None:
+            caught_up.set()
+
+    async def caught_up(self) -> None:
+        """Returns when the body has come as far as it was, where it runs again."""
+        if self.replay and self._is_alone():
+            raise self._another("awaiting a run")
+        while self.replay:
+            if self.replayed is None:
+                self.replayed = anyio.Event()
+            await self.replayed.wait()
+
+    def child_again(self, name: str, digest: str | None) -> Sequence[Any] | None:
+        """The run of workflow `name` that the body started here the first time; None where it had not come so far.
+
+        Children are started in the order in which others end, and so are found by what they were started with; by their
+        name alone where they were on a store, and now are not: then nothing of their end is known either.
+        """
+        replay = self.replay
+        if not replay:
+            return None
+        for place, entry in enumerate(replay):
+            if entry[0] == "child" and entry[2] == name and digest in {None, entry[3]}:
+                found = self._found(place)
+                if digest is None:
+                    self.child_end_again(found[1])
+                return found
+        if replay[0][0] not in _OF_CHILDREN and self._is_alone():
+            raise self._another(f"starting a run of {name}")
+        return None
+
+    def child_end_again(self, run_id: str) -> str | None:
+        """What came of waiting for a child the first time: ``joined``, ``child_cut``, or nothing."""
+        for place, entry in enumerate(self.replay or ()):
+            if entry[0] in {"joined", "child_cut"} and entry[1] == run_id:
+                kind: str = self._found(place)[0]
+                return kind
+        return None
+
+    def child_begun(self, run_id: str, name: str, digest: str) -> None:
+        """The body starts a run that is on the store: it is there with this record."""
+        child = ("child", run_id, name, digest, self.run.run_id, self._in_own_task())
+        self.sent = True
+        self.note(child)
+        self._effect(*child)
+        self.record("ops")
+
+    def child_done(self, what: str, run_id: str) -> None:
+        """The body knows of a child's end, or does not wait for it any more."""
+        self.note((what, run_id))
+        self._effect(what, run_id)
 
     def _found_by_name(self, place: int, what: str) -> Sequence[Any]:
         """The same, of what another task of the body may have done something before the first time."""
@@ -337,6 +397,7 @@ class Execution(Timer):
     def _end_replay(self, replay: Iterable[Sequence[Any]]) -> None:
         """The body that ran again has ended: it must have done all that it did the first time."""
         self.replay = None
+        self._has_caught_up()
         for entry in replay:
             if entry[0] == "waiting":
                 self.run.waits_again(entry[2])
@@ -1008,6 +1069,8 @@ def _called(entry: Sequence[Any]) -> str:
         return f"ctx.wait_for_event({entry[2]})" if len(entry) > 2 else "ctx.wait_for_event"
     if kind in {"once", "asked"}:
         return f"ctx.once({entry[1]!r})"
+    if kind == "child":
+        return f"starting a run of {entry[2]}"
     return _VERBS.get(kind, kind)
 
 
@@ -1021,6 +1084,8 @@ _VERBS = {
     "now": "ctx.now",
     "seed": "ctx.random",
     "ask_id": "ctx.ask",
+    "joined": "awaiting a run",
+    "child_cut": "awaiting a run",
 }
 
 

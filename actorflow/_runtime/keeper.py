@@ -31,6 +31,7 @@ from actorflow._runtime.timers import Timers
 from actorflow.abc import DeadLetter, Instrument, Journal, Turns
 from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event, describe
+from actorflow.handle import Run
 
 if TYPE_CHECKING:
     from actorflow._image import RunImage
@@ -58,6 +59,7 @@ class Keeper:
         closed: Whether it takes no more runs.
         dead: The newest dead letters of all runs.
         failure: What escalated to the runtime.
+        start_child: Makes a run on the store for a body of one; None where there is no store.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Keeper:
         self._turns_of: weakref.WeakKeyDictionary[Any, Limit] = weakref.WeakKeyDictionary()
         self._granted: dict[LiveRun, Callable[[], None]] = {}
         self._verbose: Hooks | None = None
+        self.start_child: Callable[[Any, Event | None, str | None, Execution], Run[Any] | None] | None = None
         self.group: TaskGroup | None = None
         self._start: Callable[[Variables, Work], object] | None = None
         self._waiting: list[tuple[Variables, Work]] = []
@@ -333,7 +336,14 @@ class Keeper:
             run.begin()
         return run
 
-    def revive(self, workflow: Any, run_id: str, folded: Folded, journal: Journal) -> LiveRun:
+    def revive(
+        self,
+        workflow: Any,
+        run_id: str,
+        folded: Folded,
+        journal: Journal,
+        prepare: Callable[[LiveRun], object] | None = None,
+    ) -> LiveRun:
         """Lets a run go on that was read from its journal; it belongs to this runtime.
 
         Args:
@@ -341,6 +351,7 @@ class Keeper:
             run_id: Its id.
             folded: What it was.
             journal: Where it goes on being recorded.
+            prepare: Called with the run before it goes on.
         """
         self.check_open(workflow)
         plan = plan_of(workflow)
@@ -354,6 +365,8 @@ class Keeper:
         run.resume = functools.partial(resume, run, folded)
         run.variables = copy_context()
         self.runs.add(run)
+        if prepare is not None:
+            prepare(run)
         if workflow._actorflow_options.num_concurrent_runs is None or self._take_turn(run):
             run.begin()
         return run

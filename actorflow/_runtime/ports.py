@@ -160,11 +160,20 @@ class SenderSide(Protocol):
 
 
 class ChildRun(Protocol):
-    """A run as the execution whose body started it sees it."""
+    """A run as the run and the execution see it whose body started it."""
 
+    parent: Any
     starter: Any
 
-    def cancel(self, reason: str) -> None: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def moving(self) -> bool: ...
+
+    def cancel(self, reason: str, *, closing: bool = False) -> None: ...
+    def observed(self) -> None: ...
 
     def abandoned_failure(self) -> BaseException | None:
         """What the run failed with, if it has and nobody has looked."""

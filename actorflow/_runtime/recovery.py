@@ -148,11 +148,12 @@ class Fold(Dispatch):
         state: Its state.
         asked: How many questions have got an id.
         waited: How many waits have begun.
+        spawned: Children whose end no body has looked at, with the names of their workflows.
     """
 
     __slots__ = (
-        "_error", "_index", "_kept", "_over", "_records", "_run_id", "_terminal", "asked", "at", "published", "state", "table",
-        "waited",
+        "_error", "_index", "_kept", "_over", "_records", "_run_id", "_terminal", "asked", "at", "published", "spawned", "state",
+        "table", "waited",
     )  # fmt: skip
 
     def __init__(self, workflow: Any, plan: Plan, run_id: str, records: Sequence[Recorded], now: float) -> None:
@@ -171,6 +172,7 @@ class Fold(Dispatch):
         self.published: list[Event] = []
         self.state: StateStore[Any] = StateStore.of(plan.graph.state_type)
         self.table: dict[int, _Work] = {}
+        self.spawned: dict[str, str] = {}
 
     # ------------------------------------------------------------------------------------------------ the records
     def run_through(self) -> None:
@@ -293,6 +295,10 @@ class Fold(Dispatch):
         elif kind == "once":
             work.made(effect[1], effect[2])
         else:
+            if kind == "child" and effect[4] == self._run_id:  # else it is that of a run that this one was forked from
+                self.spawned[effect[1]] = effect[2]
+            elif kind == "joined":
+                self.spawned.pop(effect[1], None)
             if kind == "ask_id":
                 self.asked = max(self.asked, int(effect[1].rpartition("/")[2]))
             log.append(tuple(effect))

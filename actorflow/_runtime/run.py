@@ -43,6 +43,7 @@ class LiveRun(handle.Run[Any], Ending):
         asked: How many questions have got an id.
         resume: Puts what it goes on with in place; None for a run that begins.
         created: The journal's record of its beginning.
+        spawned: Children on its store whose end no body has looked at, with the names of their workflows; None for none.
         dirty: The execution that touched shared state last and has not recorded it (journal only).
     """
 
@@ -58,6 +59,7 @@ class LiveRun(handle.Run[Any], Ending):
         "dirty",
         "dropped_before",
         "resume",
+        "spawned",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +77,7 @@ class LiveRun(handle.Run[Any], Ending):
         self.dropped_before = 0
         self.resume: functools.partial[None] | None = None
         self.dirty: Carrier | None = None
+        self.spawned: dict[str, str] | None = None
         self._start: Event | None = start_event
         self._early: list[tuple[Event, str | None]] | None = None
         self._run_id = run_id

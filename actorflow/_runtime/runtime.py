@@ -102,13 +102,14 @@ class Runtime:
         if keeper.group is not None or keeper.closed:
             raise WorkflowRuntimeError("a Runtime can be entered once; make a new one", code="AF015")
         keeper.open(await anyio.create_task_group().__aenter__())
+        self._token = _current.set(keeper)
         if self._host is not None:
             try:
-                await self._host.open()
+                await self._host.open()  # what works on its runs is inside of the runtime, and so are their bodies
             except BaseException as error:
+                _current.reset(self._token)
                 await keeper.leave(error)
                 raise
-        self._token = _current.set(keeper)
         return self
 
     async def __aexit__(
@@ -277,9 +278,14 @@ class RuntimeLauncher:
 
     def start(self, workflow: Any, start_event: Event | None, context: Any, run_id: str | None, /) -> Run[Any]:
         """Starts a run in the caller's event loop."""
-        return _keeper_here(type(workflow).__name__).launch(
-            workflow, start_event, context, run_id, current_execution.get()
-        )
+        keeper, starter = _keeper_here(type(workflow).__name__), current_execution.get()
+        if starter is not None and context is None and starter.in_body and not starter.run.done:
+            child = None if keeper.start_child is None else keeper.start_child(workflow, start_event, run_id, starter)
+            if child is not None:
+                return child
+            if starter.replay:
+                starter.child_again(type(workflow).__name__, None)
+        return keeper.launch(workflow, start_event, context, run_id, starter)
 
     def run_sync(self, main: Callable[[], Awaitable[T]], backend: str, /) -> T:
         """Runs `main` in a new event loop."""

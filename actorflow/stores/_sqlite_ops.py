@@ -413,6 +413,13 @@ def delete(tx: Transaction, request: Delete) -> bool:
     return True
 
 
+_OLD = """
+SELECT id FROM runs WHERE closed_at IS NOT NULL AND closed_at <= ?
+    AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.id = runs.parent AND other.closed_at IS NULL)
+LIMIT 1
+"""
+
+
 def collect(tx: Transaction, request: Collect) -> Collected:
     """Removes a batch of what is old."""
     if request.every:
@@ -427,7 +434,7 @@ def collect(tx: Transaction, request: Collect) -> Collected:
             removed += _erase(tx, str(run), request.limit - removed)
             break
         else:
-            gone = rows(tx.db, "SELECT id FROM runs WHERE closed_at IS NOT NULL AND closed_at <= ? LIMIT 1", (before,))
+            gone = rows(tx.db, _OLD, (before,))
             if not gone:
                 break
             tx.db.execute("DELETE FROM runs WHERE id = ?", gone[0])

@@ -618,6 +618,20 @@ async def test_a_run_that_is_over_can_be_deleted(store: SqliteStore) -> None:
 
 
 @on_every_store
+async def test_a_child_is_not_removed_before_its_parent_is_over(store: SqliteStore) -> None:
+    """A body of the parent may have to read again how the child ended."""
+    host = await store.register(CAPS)
+    parent = (await claimed(store, host, "a"))["a"]
+    await store.commit(step(parent, b"1", outbox=[attrs.evolve(new_run("b"), parent="a")]))
+    (child,) = (await store.claim(host, 10)).runs
+    await store.commit(step(child, b"1", status=Status.COMPLETED))
+    assert (await store.gc(0.0)).runs == 0
+    assert await store.get("b") is not None
+    await store.commit(step(attrs.evolve(parent, head=parent.head + 1), b"2", status=Status.COMPLETED))
+    assert (await store.gc(0.0)).runs == 2
+
+
+@on_every_store
 async def test_old_runs_are_removed_whole_in_batches(store: SqliteStore) -> None:
     """A run that is being removed is gone at once; its id can be used again at once; runs that go on stay."""
     host = await store.register(CAPS)
