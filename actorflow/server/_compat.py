@@ -18,7 +18,14 @@ from starlette.routing import BaseRoute, Route
 
 from actorflow._records import load_record, record_serializer
 from actorflow._stored import StoredRun
-from actorflow.events import Event, InputRequiredEvent, StopEvent, WorkflowFailedEvent, WorkflowTimedOutEvent
+from actorflow.events import (
+    Event,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
 from actorflow.graph import OUTSIDE, STOP
 from actorflow.server._app import LINES, LONGEST_WAIT, SSE, Api, JsonResponse, Reading, failures
 from actorflow.server._flow import HEARTBEAT, Chunks, last_seen, sse
@@ -209,12 +216,12 @@ class Compat:
             kind = str(data["qualified_name"]).rpartition(".")[2]
         value = data.get("value", data.get("data"))
         if kind is not None and isinstance(value, dict | None):
-            if bare is not None and kind == "StartEvent" and bare.__name__ not in {kind, *words.events}:
-                kind = bare.__name__
-            return words.read(words.class_of(kind, "event"), cast("Json", value or {}), "event")
+            if bare is not None and kind == StartEvent.__name__ and kind not in words.events:
+                return words.read(bare, _flat(cast("Json", value or {})), "event")
+            return words.read(words.class_of(kind, "event"), _flat(cast("Json", value or {})), "event")
         if bare is None:
             raise Refused(400, "bad_request", "Invalid client data. Must have a type or a qualified name")
-        return words.read(bare, data, "start_event")
+        return words.read(bare, _flat(data), "start_event")
 
     # ------------------------------------------------------------------------------------------------ handlers
     async def _handler(self, run_id: str, words: Vocabulary) -> Json:
@@ -340,6 +347,14 @@ class Compat:
 def _item(words: Vocabulary, item: Item, *, named: bool) -> bytes:
     envelope = _envelope(words, item.event)
     return dumped(envelope if named else {**envelope, "qualified_name": None})
+
+
+def _flat(value: Json) -> Json:
+    """The fields of an event, of which their library keeps those that no class names in one of their own."""
+    more = value.get("_data")
+    if not isinstance(more, dict):
+        return value
+    return {**{name: one for name, one in value.items() if name != "_data"}, **cast("Json", more)}
 
 
 def _bases(cls: type[Event]) -> list[str]:

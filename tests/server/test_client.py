@@ -45,10 +45,11 @@ async def serving(server: WorkflowServer, port: int = 0) -> AsyncGenerator[str]:
 
 
 class Proxy:
-    """Hands bytes on between clients and a server, until it cuts."""
+    """Hands bytes on between clients and a server, until it cuts, or a server says what it is to cut behind."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, cut_behind: bytes = b"") -> None:
         self._target = target
+        self._cut_behind = cut_behind
         self._scopes: set[anyio.CancelScope] = set()
         self.connections = 0
 
@@ -68,15 +69,19 @@ class Proxy:
                 await anyio.connect_tcp("127.0.0.1", self._target) as server,
                 anyio.create_task_group() as group,
             ):
-                group.start_soon(self._copy, client, server, scope)
-                group.start_soon(self._copy, server, client, scope)
+                group.start_soon(self._copy, client, server, scope, b"")
+                group.start_soon(self._copy, server, client, scope, self._cut_behind)
         self._scopes.discard(scope)
 
     @staticmethod
-    async def _copy(a: anyio.abc.SocketStream, b: anyio.abc.SocketStream, scope: anyio.CancelScope) -> None:
+    async def _copy(
+        a: anyio.abc.SocketStream, b: anyio.abc.SocketStream, scope: anyio.CancelScope, last: bytes
+    ) -> None:
         try:
             async for chunk in a:
                 await b.send(chunk)
+                if last and last in chunk:
+                    break
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
         scope.cancel()
