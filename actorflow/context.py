@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
@@ -20,6 +20,7 @@ from actorflow.state import DictState, StateFace, StateStore
 
 if TYPE_CHECKING:
     from actorflow._image import RunImage
+    from actorflow._mapped import Runs
 
 __all__ = ["Context"]
 
@@ -31,6 +32,8 @@ E4 = TypeVar("E4", bound=Event)
 E5 = TypeVar("E5", bound=Event)
 T = TypeVar("T")
 D = TypeVar("D")
+S = TypeVar("S", bound=Event)
+R = TypeVar("R")
 
 _NO_DEFAULT: Any = object()
 
@@ -217,6 +220,44 @@ class Context(Generic[StateT]):
         """
         value: T = await self._port.once(key, make)
         return value
+
+    @overload
+    async def map_runs(self, workflow: Runs[S, R], items: Iterable[S], *, limit: int = 100) -> list[R]: ...
+    @overload
+    async def map_runs(
+        self, workflow: Runs[S, R], items: Iterable[S], *, limit: int = 100, errors: Literal["collect"]
+    ) -> list[R | Exception]: ...
+    @overload
+    async def map_runs(
+        self, workflow: Runs[S, R], items: Iterable[S], *, limit: int = 100, errors: Literal["raise"]
+    ) -> list[R]: ...
+    async def map_runs(
+        self,
+        workflow: Runs[S, R],
+        items: Iterable[S],
+        *,
+        limit: int = 100,
+        errors: Literal["raise", "collect"] = "raise",
+    ) -> list[R] | list[R | Exception]:
+        """Runs a workflow once for each start event, and gives the results in their order.
+
+        For a fan-out that is too much for one process: in a run on a store the runs are its children, which all hosts
+        that know the workflow work on.
+
+        Args:
+            workflow: The workflow instance.
+            items: The start events; taken one by one, as runs end.
+            limit: How many runs there are at a time.
+            errors: ``"raise"`` cancels the others with the first one that fails; ``"collect"`` gives what a run failed with
+                in the place of its result.
+
+        Raises:
+            WorkflowRuntimeError: `limit` is no whole number of at least 1.
+            Exception: What the first run has failed with.
+        """
+        from actorflow._mapped import run_each  # noqa: PLC0415 - few programs need it
+
+        return await run_each(workflow, items, limit, collect=errors == "collect")
 
     def now(self) -> datetime:
         """The time, aware and in UTC; a body that runs again gets the same.

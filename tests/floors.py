@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("state",),
         ("_image",),
         ("abc", "storage"),
-        ("asking",),
+        ("asking", "_mapped"),
         ("context",),
         ("handle",),
     ),

@@ -24,6 +24,7 @@ from actorflow import (
 from actorflow.errors import RunConflict
 from actorflow.storage import RunQuery, Status
 from actorflow.stores import SqliteStore
+from tests.durability import families
 from tests.durability.crashing import Backend, crash_everywhere
 from tests.durability.test_hosts import crashing, stored
 
@@ -126,6 +127,28 @@ class Asks(Workflow):
         return StopEvent(result=answer.n)
 
 
+class Maps(Workflow):
+    """A fan-out with more items than may go on at a time."""
+
+    @step
+    async def map(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        squares = await ctx.map_runs(Square(), [Go(n=n) for n in (3, 1, 2, 1)], limit=2)
+        await ctx.store.set("squares", squares)
+        return StopEvent(result=sum(squares))
+
+
+class MapFails(Workflow):
+    """One fails, and the others are not wanted any more."""
+
+    @step
+    async def map(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        try:
+            await ctx.map_runs(Square(), [Go(n=n) for n in (90, 13, 80)])
+        except ValueError as error:
+            await ctx.store.set("error", str(error))
+        return StopEvent(result=await ctx.store.get("error"))
+
+
 class Passes(Workflow):
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
@@ -158,6 +181,8 @@ async def test_a_child_is_on_the_store(store: SqliteStore) -> None:
         (Leaves, "left"),
         (Hurries, [None, 4]),
         (Again, 4),
+        (Maps, 15),
+        (MapFails, "unlucky"),
     ],
 )
 def test_killed_behind_every_record_of_parent_and_child(
@@ -166,7 +191,7 @@ def test_killed_behind_every_record_of_parent_and_child(
     whole, crashes = crash_everywhere(lambda: [flow(), Square()], tmp_path, backend=backend)
     assert whole.result == result
     assert crashes >= 4
-    ends = {"Leaves": Status.CANCELLED, "Hurries": Status.CANCELLED}
+    ends = {"Leaves": Status.CANCELLED, "Hurries": Status.CANCELLED, "MapFails": Status.CANCELLED}
     assert whole.runs[1][3] is ends.get(flow.__name__, Status.FAILED if "F" in flow.__name__ else Status.COMPLETED)
 
 
@@ -244,3 +269,9 @@ async def test_an_atomic_body_starts_no_child(store: SqliteStore) -> None:
         with pytest.raises(WorkflowRuntimeError, match=r"Atomic\.start is atomic, .* starts a run of Square"):
             await (await rt.start(Atomic(), run_id="A"))
     assert await children(store) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_families_through_kills(tmp_path: Path, seed: int) -> None:
+    """Two processes with parents and children, killed at any moment: each child is made once, and each result is right."""
+    assert anyio.run(families.chaos, tmp_path / "runs.db", 8, seed) == []
