@@ -26,6 +26,7 @@ import attrs
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
+from benchmarks.page import measure
 from tests.floors import ROOT
 
 UI = ROOT / "actorflow" / "server" / "ui"
@@ -390,6 +391,15 @@ def test_the_journal_can_be_taken_along_and_made_a_test(visit: Visit) -> None:
     )
     with ThreadPoolExecutor(1) as elsewhere:  # an event loop of its own
         elsewhere.submit(names["test_greeter_again"]).result()
+
+
+@in_browser
+def test_the_benchmark_of_going_through_time_works() -> None:
+    assert CHROMIUM is not None
+    with ThreadPoolExecutor(1) as elsewhere:  # playwright has one event loop a thread, and this one's is taken
+        found = elsewhere.submit(measure, CHROMIUM, entries=200, frames=6).result()
+    assert found.entries > 150
+    assert len(found.seconds) == 6
 
 
 # ---------------------------------------------------------------------------------------------------- forms

@@ -1,6 +1,6 @@
 // The server's HTTP API, as far as the page uses it.
 
-import type { Entry, Ev, Fields, Json, Live, Run, WorkflowDetail, WorkflowInfo } from "./types";
+import type { Entry, Fields, Json, Live, Run, WorkflowDetail, WorkflowInfo } from "./types";
 
 /** What the server answered instead of what was asked for. */
 export class Refusal extends Error {
@@ -67,17 +67,8 @@ export const api = {
   start: (name: string, start: Fields) => call<Run>("POST", `api/workflows/${part(name)}/runs`, { start }),
   runs: (asked: RunsAsked) => call<{ runs: Run[]; next: string }>("GET", `api/runs${query({ ...asked })}`),
   run: (id: string, signal?: AbortSignal) => call<Run>("GET", `api/runs/${part(id)}`, undefined, signal),
-  journal: (id: string, after: number, limit: number, signal?: AbortSignal) =>
-    call<{ entries: Entry[]; head: number }>(
-      "GET",
-      `api/runs/${part(id)}/journal${query({ after, limit })}`,
-      undefined,
-      signal,
-    ),
   answer: (id: string, wait: string, value: Fields) =>
     call<{ receipt: string }>("POST", `api/runs/${part(id)}/waits/${part(wait)}`, { value }),
-  send: (id: string, event: Ev) =>
-    call<{ receipt: string }>("POST", `api/runs/${part(id)}/events`, { type: event.type, value: event.value }),
   cancel: (id: string) => call<Run>("POST", `api/runs/${part(id)}/cancel`, {}),
   fork: (id: string, at: number, edit: { effect: number; value: Fields } | null) =>
     call<Run>("POST", `api/runs/${part(id)}/fork`, edit === null ? { at } : { at, edit }),

@@ -1,7 +1,7 @@
 // What the page knows and where it stands, as signals; and who keeps them up to date.
 
 import { batch, computed, effect, signal, untracked } from "@preact/signals";
-import { api, Refusal } from "./api";
+import { api, Refusal, type Told } from "./api";
 import { endOf, Journal, type Moment } from "./model";
 import type { Entry, Run, Schema, WorkflowDetail, WorkflowInfo } from "./types";
 
@@ -9,7 +9,7 @@ export type Tab = "journal" | "stream" | "state" | "errors" | "result";
 export type Pane = "runs" | "run" | "journal";
 export type Line = "idle" | "loading" | "live" | "lost" | "over" | "missing";
 
-const PAGE = 1000; // entries in one answer
+const FLUSH = 30; // milliseconds in which what is told is gathered
 const RUNS = 30; // runs in one answer
 const REFRESH = 2000; // milliseconds between looks at the list of runs
 
@@ -227,36 +227,38 @@ async function watch(id: string, signal_: AbortSignal): Promise<void> {
         run.value = known;
         workflowName.value = known.workflow;
       });
-      for (let top = Infinity; mine.head < top; ) {
-        const page = await api.journal(id, mine.head, PAGE, signal_);
-        if (page.entries.length === 0) break;
-        top = page.head;
+      let ended = false;
+      let due_ = 0;
+      const told: Told[] = [];
+      const flush = (): void => {
+        clearTimeout(due_);
+        due_ = 0;
         if (signal_.aborted) return;
-        take(mine, page.entries);
+        const news = told.splice(0);
+        batch(() => {
+          for (const one of news) {
+            if (one.kind === "entry") mine.feed([one.entry]);
+            else if (one.kind === "live") mine.tell(one.live);
+            else ended = true;
+          }
+          if (line.value !== "live" && mine.head >= known.head) line.value = "live";
+          if (news.length) revision.value += 1;
+        });
+        if (news.some((one) => one.kind === "entry" && isTurn(one.entry))) soon(id, signal_);
+      };
+      try {
+        for await (const some of api.trace(id, mine.head, signal_)) {
+          wait = 250;
+          told.push(...some);
+          due_ ||= setTimeout(flush, FLUSH) as unknown as number; // a long journal comes in thousands of pieces
+        }
+      } finally {
+        flush();
       }
-      if (mine.closedAt > 0) {
+      if (ended && mine.closedAt > 0) {
         await refresh(id, signal_);
         line.value = "over";
         return;
-      }
-      line.value = "live";
-      wait = 250;
-      for await (const told of api.trace(id, mine.head, signal_)) {
-        if (signal_.aborted) return;
-        let ended = false;
-        const entries: Entry[] = [];
-        for (const one of told) {
-          if (one.kind === "entry") entries.push(one.entry);
-          else if (one.kind === "live") take(mine, entries.splice(0)), mine.tell(one.live), (revision.value += 1);
-          else ended = true;
-        }
-        take(mine, entries);
-        if (entries.some(isTurn)) soon(id, signal_);
-        if (ended && mine.closedAt > 0) {
-          await refresh(id, signal_);
-          line.value = "over";
-          return;
-        }
       }
     } catch (error) {
       if (signal_.aborted) return;
@@ -270,12 +272,6 @@ async function watch(id: string, signal_: AbortSignal): Promise<void> {
     await nap(wait, signal_);
     wait = Math.min(3000, wait * 1.6);
   }
-}
-
-function take(mine: Journal, entries: readonly Entry[]): void {
-  if (entries.length === 0 || journal.value !== mine) return;
-  mine.feed(entries);
-  revision.value += 1;
 }
 
 /** Looks at the run again: its waits and its end are the server's to tell. */
