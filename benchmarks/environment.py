@@ -24,7 +24,7 @@ def python_with_peers() -> str:
         print(f"installing into {CACHE.name}/venv", file=sys.stderr)
         commands = [
             [sys.executable, "-m", "venv", "--clear", str(CACHE / "venv")],
-            [str(python), "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS), "-e", f"{ROOT}[sqlite]"],
+            [str(python), "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS), "-e", f"{ROOT}[server]"],
         ]
         for command in commands:
             subprocess.run(command, check=True)  # noqa: S603 - ours
