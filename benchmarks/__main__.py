@@ -14,7 +14,7 @@ import attrs
 from benchmarks.chart import svg
 from benchmarks.environment import python_with_peers
 from benchmarks.machine import described
-from benchmarks.report import LIMIT, OURS, Report
+from benchmarks.report import LIMIT, OURS, Report, between_marks
 from benchmarks.rounds import Contestant, Effort, Seat, measure, seated
 from benchmarks.worker import BACKENDS
 from benchmarks.workloads import BY_KEY, WORKLOADS, Workload
@@ -81,6 +81,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where to write all numbers")
     parser.add_argument("--table", type=Path, help="where to write the table, which is printed too")
     parser.add_argument("--chart", type=Path, help="where to write the chart, an SVG; with --compare")
+    parser.add_argument(
+        "--readme", type=Path, help="a document whose table between marks is written anew; with --compare"
+    )
     parser.add_argument("--list", action="store_true", help="tell the workloads' keys")
     return parser.parse_args()
 
@@ -96,6 +99,8 @@ def main() -> None:
     given = {name: value for name in ("budget", "patience") if (value := getattr(asked, name)) is not None}
     effort = attrs.evolve(effort, cpu=asked.cpu, **given)
     python = python_with_peers() if asked.compare else sys.executable
+    if asked.readme is not None:
+        between_marks(asked.readme.read_text(encoding="utf-8"), "")  # refused before the measuring, not after it
     who = contestants(asked.backends, asked.peers if asked.compare else ())
     done = anyio.run(report, who, workloads, effort, python)
     table = done.markdown()
@@ -104,6 +109,9 @@ def main() -> None:
         asked.json.write_text(json.dumps(done.data(), indent=1), encoding="utf-8")
     if asked.table is not None:
         asked.table.write_text(table, encoding="utf-8")
+    if asked.readme is not None:
+        text = asked.readme.read_text(encoding="utf-8")
+        asked.readme.write_text(between_marks(text, done.summary()), encoding="utf-8")
     if asked.chart is not None:
         asked.chart.write_text(svg(done), encoding="utf-8")
 

@@ -10,10 +10,13 @@ import attrs
 from benchmarks.rounds import RAW_HOP, Contestant, Effort, Reading, Readings
 from benchmarks.workloads import Measure, Workload
 
-__all__ = ["LIMIT", "OURS", "Report", "Row"]
+__all__ = ["BEGIN", "END", "LIMIT", "OURS", "Report", "Row", "between_marks"]
 
 OURS, LIMIT = "actorflow", "limit"
 NONE = "\N{EN DASH}"
+
+BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+"""Between these the README has what `Report.summary` gives."""
 
 
 @attrs.frozen
@@ -138,6 +141,62 @@ class Report:
             parts += [f"No number ({NONE}):", "\n".join(dict.fromkeys(reasons))]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def summary(self) -> str:
+        """The short table: what we take, and how many times that everyone else does; who is quicker than us is in bold."""
+        backends = list(dict.fromkeys(c.backend for c in self.contestants if c.name == OURS))
+        peers = [contestant for contestant in self.contestants if contestant.name not in {OURS, LIMIT}]
+        versions = [f"{peer.name} {self.versions.get(peer.name, '')}".strip() for peer in peers]
+        heads = ["", *(f"actorflow, {backend}" for backend in backends), *versions]
+        lines = [_line(heads), _line(["---"] * len(heads))]
+        ahead: list[str] = []
+        for row in self.rows():
+            ours = [row.of(OURS, backend) for backend in backends]
+            mine = next((one.median for one in ours if one is not None and one.median), None)
+            if mine is None:
+                continue
+            cells = [_title(row), *(_number(row, reading) for reading in ours)]
+            for peer in peers:
+                reading = row.readings.get(peer)
+                if reading is None or reading.median is None:
+                    cells.append(NONE)
+                    continue
+                times = f"{_plain(reading.median / mine)}x"
+                cells.append(f"**{times}**" if reading.median < mine else times)
+                if reading.median < mine:
+                    ahead.append(
+                        f"{peer.name} in \N{LEFT DOUBLE QUOTATION MARK}{row.workload.title}\N{RIGHT DOUBLE QUOTATION MARK}"
+                    )
+            lines.append(_line(cells))
+        head = "; ".join(f"{key}: {value}" for key, value in self.machine.items())
+        head += "; times are processor time" if self.effort.cpu else ""
+        parts = ["\n".join(lines), f"Measured on {head}."]
+        if ahead:
+            parts.append(f"Ahead of actorflow: {', '.join(dict.fromkeys(ahead))}.")
+        return "\n\n".join(parts) + "\n"
+
+
+def between_marks(text: str, summary: str) -> str:
+    """A document with `summary` in the place of what its marks enclose.
+
+    Raises:
+        ValueError: It has not one pair of marks, in their order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    old, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in old + after or END in before + after:
+        raise ValueError(f"the document needs {BEGIN} and, below it, {END}, once each")
+    return f"{before}{BEGIN}\n\n{summary}\n{END}{after}"
+
+
+def _plain(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
+def _number(row: Row, reading: Reading | None) -> str:
+    if reading is None or reading.median is None:
+        return NONE
+    return _time(reading.median) if row.measure == "time" else _size(reading.median)
+
 
 def _numbers(reading: Reading) -> dict[str, Any]:
     return {
@@ -157,7 +216,7 @@ def _title(row: Row) -> str:
 def _cell(row: Row, reading: Reading | None) -> str:
     if reading is None or reading.median is None:
         return NONE
-    number = _time(reading.median) if row.measure == "time" else _size(reading.median)
+    number = _number(row, reading)
     return f"{number} ±{reading.spread:.0%}" if len(reading.values) > 1 else number
 
 

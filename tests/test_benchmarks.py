@@ -20,7 +20,7 @@ from benchmarks.__main__ import PEERS, contestants, report
 from benchmarks.chart import svg
 from benchmarks.environment import REQUIREMENTS
 from benchmarks.measure import CannotError, Measured, import_time, installed
-from benchmarks.report import LIMIT, OURS
+from benchmarks.report import BEGIN, END, LIMIT, OURS, Report, between_marks
 from benchmarks.rounds import Contestant, Effort, Reading, Seat, measure, seated
 from benchmarks.workloads import BY_KEY, WORKLOADS
 from tests.floors import ROOT
@@ -124,6 +124,45 @@ def test_contestants_are_measured_in_turn_and_shown() -> None:
     assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
     ET.fromstring(svg(done))  # noqa: S314 - ours
     assert "chain hop" in svg(done)
+
+
+def test_the_readme_has_ratios_and_says_who_is_ahead() -> None:
+    """The short table has what we take and how many times that others take; one that is quicker is in bold, and named."""
+    mine, other, third = (Contestant(name, "benchmarks.limits", "asyncio") for name in (OURS, "quick", "slow"))
+    chain, fresh, size = BY_KEY["chain"], BY_KEY["fresh"], BY_KEY["size"]
+    readings = {
+        (chain.key, "time", str(mine)): Reading(values=[2e-6]),
+        (chain.key, "time", str(other)): Reading(values=[1e-6]),
+        (chain.key, "time", str(third)): Reading(values=[650e-6]),
+        (fresh.key, "time", str(mine)): Reading(values=[20e-6]),
+        (fresh.key, "time", str(other)): Reading(reason="cannot"),
+        (fresh.key, "time", str(third)): Reading(values=[62e-6]),
+        (size.key, "memory", str(other)): Reading(values=[1e6]),
+    }
+    report = Report(
+        machine={"cores": "2"}, effort=attrs.evolve(EFFORT, cpu=True), contestants=[mine, other, third],
+        versions={"slow": "1.2"}, workloads=[chain, fresh, size], readings=readings,
+    )  # fmt: skip
+
+    assert report.summary() == (
+        "|  | actorflow, asyncio | quick | slow 1.2 |\n| --- | --- | --- | --- |\n"
+        "| chain hop, per hop | 2 µs | **0.5x** | 325x |\n"
+        "| fresh one-step run, per run | 20 µs | \N{EN DASH} | 3.1x |\n\n"
+        "Measured on cores: 2; times are processor time.\n\n"
+        "Ahead of actorflow: quick in \N{LEFT DOUBLE QUOTATION MARK}chain hop\N{RIGHT DOUBLE QUOTATION MARK}.\n"
+    )
+
+
+def test_a_document_keeps_what_is_outside_of_its_marks() -> None:
+    """What is between the marks is replaced, as often as one likes; a document without them is refused."""
+    before = f"# one\n\n{BEGIN}\nold\n{END}\n\nthe rest\n"
+    once = between_marks(before, "| new |\n")
+    assert once == f"# one\n\n{BEGIN}\n\n| new |\n\n{END}\n\nthe rest\n"
+    assert between_marks(once, "| new |\n") == once
+    for wrong in ("", f"{END}{BEGIN}", BEGIN, before + before):
+        with pytest.raises(ValueError, match=r"^the document needs <!-- benchmarks -->"):
+            between_marks(wrong, "")
+    between_marks((ROOT / "README.md").read_text(encoding="utf-8"), "")
 
 
 def test_wrong_and_endless_contestants_have_no_number() -> None:
