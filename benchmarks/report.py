@@ -169,6 +169,7 @@ class Report:
             lines.append(_line(cells))
         head = "; ".join(f"{key}: {value}" for key, value in self.machine.items())
         head += "; times are processor time" if self.effort.cpu else ""
+        head += f"; a quick look, with 1/{self.effort.scale} of the operations" if self.effort.scale > 1 else ""
         parts = ["\n".join(lines), f"Measured on {head}."]
         if ahead:
             parts.append(f"Ahead of actorflow: {', '.join(dict.fromkeys(ahead))}.")

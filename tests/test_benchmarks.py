@@ -21,7 +21,7 @@ from benchmarks.chart import svg
 from benchmarks.environment import REQUIREMENTS
 from benchmarks.measure import CannotError, Measured, import_time, installed
 from benchmarks.report import BEGIN, END, LIMIT, OURS, Report, between_marks
-from benchmarks.rounds import Contestant, Effort, Reading, Seat, measure, seated
+from benchmarks.rounds import Contestant, Effort, Reading, Readings, Seat, measure, seated
 from benchmarks.workloads import BY_KEY, WORKLOADS
 from tests.floors import ROOT
 
@@ -130,7 +130,7 @@ def test_the_readme_has_ratios_and_says_who_is_ahead() -> None:
     """The short table has what we take and how many times that others take; one that is quicker is in bold, and named."""
     mine, other, third = (Contestant(name, "benchmarks.limits", "asyncio") for name in (OURS, "quick", "slow"))
     chain, fresh, size = BY_KEY["chain"], BY_KEY["fresh"], BY_KEY["size"]
-    readings = {
+    readings: Readings = {
         (chain.key, "time", str(mine)): Reading(values=[2e-6]),
         (chain.key, "time", str(other)): Reading(values=[1e-6]),
         (chain.key, "time", str(third)): Reading(values=[650e-6]),
@@ -148,7 +148,7 @@ def test_the_readme_has_ratios_and_says_who_is_ahead() -> None:
         "|  | actorflow, asyncio | quick | slow 1.2 |\n| --- | --- | --- | --- |\n"
         "| chain hop, per hop | 2 µs | **0.5x** | 325x |\n"
         "| fresh one-step run, per run | 20 µs | \N{EN DASH} | 3.1x |\n\n"
-        "Measured on cores: 2; times are processor time.\n\n"
+        "Measured on cores: 2; times are processor time; a quick look, with 1/1000000 of the operations.\n\n"
         "Ahead of actorflow: quick in \N{LEFT DOUBLE QUOTATION MARK}chain hop\N{RIGHT DOUBLE QUOTATION MARK}.\n"
     )
 

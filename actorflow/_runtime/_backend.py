@@ -11,9 +11,18 @@ from contextvars import Context as Variables
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
-__all__ = ["caller", "clock", "is_cancelled", "loop_key", "no_loop", "run_in_new_loop", "spawner", "start_detached"]
+__all__ = [
+    "caller",
+    "clock",
+    "event_class",
+    "is_cancelled",
+    "loop_key",
+    "no_loop",
+    "run_in_new_loop",
+    "spawner",
+    "start_detached",
+]
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -53,6 +62,20 @@ def clock() -> Callable[[], float]:
     return asyncio.get_running_loop().time
 
 
+def event_class() -> Callable[[], anyio.Event]:
+    """How the running loop's own events are made: anyio's look the backend up each time, and wrap one of these."""
+    made: Any
+    if _in_trio():
+        import trio
+
+        made = trio.Event
+    else:
+        import asyncio
+
+        made = asyncio.Event
+    return made  # type: ignore[no-any-return] # it has what is used of anyio.Event: set, is_set and wait
+
+
 def caller() -> Callable[[Callable[[], object]], object]:
     """How another thread makes the running loop call something, without waiting for it.
 
@@ -73,15 +96,19 @@ def caller() -> Callable[[Callable[[], object]], object]:
     return functools.partial(asyncio.get_running_loop().call_soon_threadsafe, context=variables)
 
 
-def spawner(group: TaskGroup) -> Callable[[Variables, Work], object]:
-    """How a run's tasks are started: each in a copy of given context variables.
+def spawner() -> Callable[[Variables, Work], object]:
+    """How a run's tasks are started, by the task that has just opened its group: each in a copy of given context variables.
 
-    On asyncio without `group`, whose bookkeeping costs 8 µs a task, half of a fresh run: a runtime waits for its runs by
+    On asyncio without the group, whose bookkeeping costs 8 µs a task, half of a fresh run: a runtime waits for its runs by
     itself. Never eagerly, whatever the loop's task factory: a task that began inside of the send that it is started by
-    would run the receiver in the middle of the sender.
+    would run the receiver in the middle of the sender. On trio in the nursery that the group is made of: what anyio's group
+    adds, a handle for each task, costs as much as the task.
     """
     if _in_trio():
-        return lambda variables, work: variables.run(group.start_soon, work)
+        import trio
+
+        start_soon = trio.lowlevel.current_task().child_nurseries[-1].start_soon
+        return lambda variables, work: variables.run(start_soon, work)
     import asyncio
 
     loop = asyncio.get_running_loop()

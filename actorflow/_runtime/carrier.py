@@ -672,6 +672,14 @@ class Carrier(Execution):
         self.out = None
         if out is None:
             run.last_without_result = actor
+        elif not run.wrapped and type(out) in run.plan.stops and not run.waits:
+            # How most runs end, without what lists, groups, waits and other routes need.
+            if run.hooks.event_sent is not None:
+                run.hooks.event_sent(run.run_id, actor.name, out)
+            self.item = None
+            stop: Any = out
+            run.stop(stop, self)
+            return
         elif not self._is_good(out):
             self.item = None
             return

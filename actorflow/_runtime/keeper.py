@@ -75,6 +75,7 @@ class Keeper:
         self.journal = journal
         self.grace = grace
         self.thread = 0
+        self.new_event: Callable[[], anyio.Event] = anyio.Event
         # Under Turns every execution begins with a gate, so that each order of executions is a choice.
         self.budget = FAIRNESS if turns is None else 1
         self.hooks = Hooks(instruments)
@@ -128,9 +129,9 @@ class Keeper:
 
     # ------------------------------------------------------------------------------------------------ open and close
     def open(self, group: TaskGroup) -> None:
-        """Takes runs, whose tasks live in `group`."""
+        """Takes runs, whose tasks live in `group`, which the calling task has just opened."""
         self.group = group
-        self._start = _backend.spawner(group)
+        self._start = _backend.spawner()
         self.enter_loop()
         waiting, self._waiting = self._waiting, []
         for variables, work in waiting:
@@ -139,6 +140,7 @@ class Keeper:
     def enter_loop(self) -> None:
         """From now on it belongs to the event loop that runs here."""
         self.timers.clock = _backend.clock()
+        self.new_event = _backend.event_class()
         self.thread = threading.get_ident()
 
     def close(self) -> None:

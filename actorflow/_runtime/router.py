@@ -45,6 +45,7 @@ class Plan:
         handlers: Per step, the step that recovers it when it has failed for good, or None.
         exact: The steps that gather an exact number, where no branch of a list can bring more than one event, so that a
             number which cannot be reached any more is known before the end.
+        stops: The classes of events met so far that end a run.
         traced: Whether events travel with what they came of: the workflow gathers, joins or recovers.
         may_wait: Whether a body may wait for an event: a step takes a context.
         waited_for: Classes of the events that steps say they wait for.
@@ -68,6 +69,7 @@ class Plan:
         "routes",
         "single",
         "steps",
+        "stops",
         "traced",
         "waited_for",
     )
@@ -103,6 +105,7 @@ class Plan:
         self.waited_for = tuple(event for config in configs for event in config.waits_for)
         self.routes: dict[type, Route] = {}
         self.single: dict[type, int] = {}
+        self.stops: set[type] = set()
         self.gathers: dict[type, int] = {}
         for spec in graph.steps:
             for event_type in (*spec.accepts, *spec.emits):
@@ -115,6 +118,7 @@ class Plan:
             receivers = self.graph.receivers(event_type)
             if issubclass(event_type, StopEvent):
                 route = Route("stop", ())
+                self.stops.add(event_type)
             elif issubclass(event_type, InputRequiredEvent):
                 route = Route("stream", receivers)
             else:

@@ -228,7 +228,7 @@ class LiveRun(handle.Run[Any], Ending):
             await checkpoint()
             return
         if self._ended is None:
-            self._ended = anyio.Event()
+            self._ended = self.runtime.new_event()
         self._awaiters += 1
         try:
             await self._ended.wait()
@@ -391,7 +391,7 @@ class LiveRun(handle.Run[Any], Ending):
     async def _room_or_end(self, room: Room) -> None:
         """Waits for room; the end of the run makes it pointless to wait on."""
         if self._ended is None:
-            self._ended = anyio.Event()
+            self._ended = self.runtime.new_event()
         async with anyio.create_task_group() as group:
 
             async def end() -> None:
