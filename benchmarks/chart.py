@@ -59,8 +59,8 @@ def svg(report: Report) -> str:
         for power in range(int(low), int(high) + 1)
     ]
     legend = [
-        f'<rect x="{LEFT + i * 100}" y="14" width="9" height="9" fill="{COLOURS[i % len(COLOURS)]}"/>'
-        f'<text x="{LEFT + i * 100 + 13}" y="22">{escape(name)}</text>'
+        f'<rect x="{LEFT + i * 105}" y="14" width="9" height="9" fill="{COLOURS[i % len(COLOURS)]}"/>'
+        f'<text x="{LEFT + i * 105 + 13}" y="22">{escape(name)}</text>'
         for i, name in enumerate(names)
     ]
     style = (
