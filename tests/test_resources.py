@@ -36,7 +36,7 @@ class House:
         self.group = group
         self.timers = Timers(self.watch)
         self.timers.clock = _backend.clock()
-        self.start = _backend.spawner(group)
+        self.start = _backend.spawner()
         self.variables = copy_context()
         self.broken: list[BaseException] = []
 
