@@ -131,6 +131,10 @@ class EngineStore:
                 await self._writer.stop()
             self._door = None
 
+    def now(self) -> float:
+        """The store's clock in seconds; which one that is, the kind of store says."""
+        raise NotImplementedError
+
     def ask(self, request: Request[T], /, then: Callable[[T | Exception], object] | None = None) -> Pending[T]:
         """Puts a request into the queue without waiting; requests are carried out in this order.
 

@@ -13,8 +13,10 @@ import attrs
 import pytest
 
 from actorflow.storage import Claimed, Commit, Committed, Entry, Host, Message, NewRun, Receipt, RunInfo
-from actorflow.stores import SqliteStore
+from actorflow.stores import PostgresStore, SqliteStore
+from actorflow.stores._face import EngineStore
 from actorflow.testing import simulate
+from tests.durability.servers import fresh_schema, needs_postgres, the_server
 
 Backend = Literal["asyncio", "trio"]
 BACKENDS: tuple[Backend, ...] = ("asyncio", "trio")
@@ -28,10 +30,12 @@ class Engine:
     Attributes:
         make: A store in a directory of the test's own.
         virtual: Whether its time is the event loop's, which passes for nothing in a simulation.
+        marks: What its tests need.
     """
 
-    make: Callable[[Path], SqliteStore]
+    make: Callable[[Path], EngineStore]
     virtual: bool = False
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 ENGINES = {
@@ -39,7 +43,9 @@ ENGINES = {
     "file": Engine(lambda folder: SqliteStore(folder / "runs.db")),
     "memory inline": Engine(lambda _: SqliteStore(":memory:", inline=True), virtual=True),
     "file inline": Engine(lambda folder: SqliteStore(folder / "runs.db", inline=True), virtual=True),
+    "postgres": Engine(lambda _: PostgresStore(the_server().dsn, schema=fresh_schema()), marks=(needs_postgres,)),
 }
+PARAMETERS = [pytest.param(name, marks=engine.marks) for name, engine in ENGINES.items()]
 
 
 def run(main: Callable[[], Awaitable[None]], backend: Backend, *, virtual: bool) -> None:
@@ -52,7 +58,9 @@ def run(main: Callable[[], Awaitable[None]], backend: Backend, *, virtual: bool)
 
 def on_every_store(test: Callable[..., Awaitable[None]], *, virtual_only: bool = False) -> Callable[..., None]:
     """Makes ``async def test(store, …)`` a test on every engine and backend; the store is open."""
-    names = [name for name, engine in ENGINES.items() if engine.virtual or not virtual_only]
+    names = [
+        pytest.param(name, marks=engine.marks) for name, engine in ENGINES.items() if engine.virtual or not virtual_only
+    ]
 
     @pytest.mark.parametrize("engine", names)
     @pytest.mark.parametrize("backend", BACKENDS)
@@ -90,7 +98,7 @@ def message(run_id: str = "a", event_id: str = "e", body: bytes = b"m") -> Messa
     return Message(run_id=run_id, event_id=event_id, body=body)
 
 
-async def claimed(store: SqliteStore, host: Host, *run_ids: str) -> dict[str, RunInfo]:
+async def claimed(store: EngineStore, host: Host, *run_ids: str) -> dict[str, RunInfo]:
     """Makes runs and claims them."""
     for run_id in run_ids:
         await store.create(new_run(run_id))
@@ -110,13 +118,13 @@ def moved(run: RunInfo, answer: Committed) -> RunInfo:
     return attrs.evolve(run, head=answer.head, status=answer.status, inbox_n=answer.inbox_n)
 
 
-async def bodies(store: SqliteStore, run_id: str) -> list[bytes]:
+async def bodies(store: EngineStore, run_id: str) -> list[bytes]:
     """What the journal of a run says; its numbers are checked on the way."""
     entries = await store.read(run_id)
     assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
     return [entry.body for entry in entries]
 
 
-async def accepted(store: SqliteStore, *messages: Message) -> None:
+async def accepted(store: EngineStore, *messages: Message) -> None:
     for each in messages:
         assert await store.deliver(each) is Receipt.ACCEPTED

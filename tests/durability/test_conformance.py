@@ -8,11 +8,12 @@ import pytest
 
 from actorflow.errors import Fenced, RunConflict, StoreError, WorkflowRuntimeError
 from actorflow.storage import Entry, Fork, Message, Receipt, RunQuery, Snapshot, Status, Topic
-from actorflow.stores import SqliteStore
+from actorflow.stores._face import EngineStore
 from tests.durability.engines import (
     BACKENDS,
     CAPS,
     ENGINES,
+    PARAMETERS,
     Backend,
     accepted,
     bodies,
@@ -33,7 +34,7 @@ LONG = b"x" * 200_000
 
 
 @on_every_store
-async def test_a_run_is_made_once_however_often_it_is_asked_for(store: SqliteStore) -> None:
+async def test_a_run_is_made_once_however_often_it_is_asked_for(store: EngineStore) -> None:
     """The same id and the same start are the same run; its first record is what it was started with."""
     first = await store.create(new_run())
     second = await store.create(new_run())
@@ -42,7 +43,7 @@ async def test_a_run_is_made_once_however_often_it_is_asked_for(store: SqliteSto
 
 
 @on_every_store
-async def test_another_start_under_the_same_id_is_a_conflict(store: SqliteStore) -> None:
+async def test_another_start_under_the_same_id_is_a_conflict(store: EngineStore) -> None:
     """Whoever asks for another run learns that there is one, and changes nothing."""
     await store.create(new_run())
     for other in (new_run(body=b"other"), new_run(workflow="Other")):
@@ -52,7 +53,7 @@ async def test_another_start_under_the_same_id_is_a_conflict(store: SqliteStore)
 
 
 @on_every_store
-async def test_a_key_stands_for_one_run(store: SqliteStore) -> None:
+async def test_a_key_stands_for_one_run(store: EngineStore) -> None:
     """An idempotency key finds the run that it was first used for, whatever id is proposed the second time."""
     await store.create(new_run("a", key="k"))
     again = await store.create(new_run("b", key="k"))
@@ -66,7 +67,7 @@ async def test_a_key_stands_for_one_run(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_what_must_be_equal_is_the_digest_where_there_is_one(store: SqliteStore) -> None:
+async def test_what_must_be_equal_is_the_digest_where_there_is_one(store: EngineStore) -> None:
     """A body that holds the time of day may differ."""
     await store.create(new_run(body=b"at 10", digest=b"order 1"))
     assert not (await store.create(new_run(body=b"at 11", digest=b"order 1"))).fresh
@@ -78,7 +79,7 @@ async def test_what_must_be_equal_is_the_digest_where_there_is_one(store: Sqlite
 
 
 @on_every_store
-async def test_a_message_is_kept_once(store: SqliteStore) -> None:
+async def test_a_message_is_kept_once(store: EngineStore) -> None:
     """Messages are numbered as they come; one that comes again is known, and is not kept again."""
     await store.create(new_run())
     await accepted(store, message(event_id="x", body=b"1"), message(event_id="y", body=LONG))
@@ -94,7 +95,7 @@ async def test_a_message_is_kept_once(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_messages_to_nobody_are_told_so(store: SqliteStore) -> None:
+async def test_messages_to_nobody_are_told_so(store: EngineStore) -> None:
     """A run that is over, and one that never was; a message that a closed run has is still known."""
     assert await store.deliver(message()) is Receipt.UNKNOWN
     host = await store.register(CAPS)
@@ -110,7 +111,7 @@ async def test_messages_to_nobody_are_told_so(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_commits_append_without_a_gap(store: SqliteStore) -> None:
+async def test_commits_append_without_a_gap(store: EngineStore) -> None:
     """Records are numbered from 1; long ones come back whole."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -125,7 +126,7 @@ async def test_commits_append_without_a_gap(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_a_commit_at_the_wrong_head_or_epoch_is_fenced(store: SqliteStore) -> None:
+async def test_a_commit_at_the_wrong_head_or_epoch_is_fenced(store: EngineStore) -> None:
     """Whoever does not know where the run stands changes nothing, and is told where it does."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -139,7 +140,7 @@ async def test_a_commit_at_the_wrong_head_or_epoch_is_fenced(store: SqliteStore)
 
 
 @on_every_store
-async def test_a_closed_run_is_closed(store: SqliteStore) -> None:
+async def test_a_closed_run_is_closed(store: EngineStore) -> None:
     """Nothing comes after the last record."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -155,7 +156,7 @@ async def test_a_closed_run_is_closed(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_a_refusal_leaves_the_rest_of_its_group_alone(store: SqliteStore) -> None:
+async def test_a_refusal_leaves_the_rest_of_its_group_alone(store: EngineStore) -> None:
     """Requests that were made together succeed and fail one by one, in their order."""
     host = await store.register(CAPS)
     runs = await claimed(store, host, "a", "b")
@@ -175,7 +176,7 @@ async def test_a_refusal_leaves_the_rest_of_its_group_alone(store: SqliteStore) 
 
 
 @on_every_store
-async def test_answers_are_told_in_order_before_anyone_goes_on(store: SqliteStore) -> None:
+async def test_answers_are_told_in_order_before_anyone_goes_on(store: EngineStore) -> None:
     """`then` is how a journal knows how far it is durable."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -193,7 +194,7 @@ async def test_answers_are_told_in_order_before_anyone_goes_on(store: SqliteStor
 
 
 @on_every_store
-async def test_nobody_goes_idle_past_a_message(store: SqliteStore) -> None:
+async def test_nobody_goes_idle_past_a_message(store: EngineStore) -> None:
     """A run that would wait though a message has come goes on, and stays with its host."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -205,7 +206,7 @@ async def test_nobody_goes_idle_past_a_message(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_a_waiting_run_is_claimed_when_a_message_comes(store: SqliteStore) -> None:
+async def test_a_waiting_run_is_claimed_when_a_message_comes(store: EngineStore) -> None:
     """Released, it is nobody's; then anybody's."""
     host, other = await store.register(CAPS), await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -218,7 +219,7 @@ async def test_a_waiting_run_is_claimed_when_a_message_comes(store: SqliteStore)
 
 
 @on_every_store
-async def test_a_host_hears_of_messages_to_its_own_runs(store: SqliteStore) -> None:
+async def test_a_host_hears_of_messages_to_its_own_runs(store: EngineStore) -> None:
     """Until it says that it has seen them."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a", "b"))["a"]
@@ -235,7 +236,7 @@ async def test_a_host_hears_of_messages_to_its_own_runs(store: SqliteStore) -> N
 
 
 @on_every_store
-async def test_a_run_has_one_host(store: SqliteStore) -> None:
+async def test_a_run_has_one_host(store: EngineStore) -> None:
     """Each run is claimed once, oldest first, as many as asked for."""
     hosts = [await store.register(CAPS), await store.register(CAPS)]
     for name in "abc":
@@ -248,7 +249,7 @@ async def test_a_run_has_one_host(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_a_host_gets_what_it_can_run(store: SqliteStore) -> None:
+async def test_a_host_gets_what_it_can_run(store: EngineStore) -> None:
     """Other versions stay, and are shown as homeless."""
     host = await store.register([("Flow", "v1"), ("Other", "v2")])
     for name, workflow, version in (("a", "Flow", "v2"), ("b", "Other", "v2"), ("c", "Flow", "v1")):
@@ -265,7 +266,7 @@ async def test_a_host_gets_what_it_can_run(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_who_leaves_gives_his_runs_back(store: SqliteStore) -> None:
+async def test_who_leaves_gives_his_runs_back(store: EngineStore) -> None:
     """The next host goes on where the journal ends; the first one is fenced from that moment."""
     host, other = await store.register(CAPS), await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -285,7 +286,7 @@ async def test_who_leaves_gives_his_runs_back(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_a_run_that_is_handed_back_goes_on(store: SqliteStore) -> None:
+async def test_a_run_that_is_handed_back_goes_on(store: EngineStore) -> None:
     """A host that closes down gives back what is not finished."""
     host, other = await store.register(CAPS), await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -294,7 +295,7 @@ async def test_a_run_that_is_handed_back_goes_on(store: SqliteStore) -> None:
 
 
 @on_every_clock
-async def test_a_host_that_does_not_beat_loses_its_runs(store: SqliteStore) -> None:
+async def test_a_host_that_does_not_beat_loses_its_runs(store: EngineStore) -> None:
     """When its lease runs out; from then on it may not even beat."""
     host, other = await store.register(CAPS, ttl=3.0), await store.register(CAPS, ttl=60.0)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -313,7 +314,7 @@ async def test_a_host_that_does_not_beat_loses_its_runs(store: SqliteStore) -> N
 
 
 @on_every_clock
-async def test_a_run_wakes_at_its_time(store: SqliteStore) -> None:
+async def test_a_run_wakes_at_its_time(store: EngineStore) -> None:
     """A waiting run that nobody has is claimed when it is due, and not before."""
     host = await store.register(CAPS, ttl=1e6)
     runs = await claimed(store, host, "a", "b")
@@ -334,7 +335,7 @@ async def test_a_run_wakes_at_its_time(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_what_a_commit_sends_is_sent_with_it(store: SqliteStore) -> None:
+async def test_what_a_commit_sends_is_sent_with_it(store: EngineStore) -> None:
     """Messages and children are there exactly when the record is; twice is once."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a", "b"))["a"]
@@ -356,7 +357,7 @@ async def test_what_a_commit_sends_is_sent_with_it(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_permits_are_as_many_as_there_are(store: SqliteStore) -> None:
+async def test_permits_are_as_many_as_there_are(store: EngineStore) -> None:
     """A run gets one, or is told that it does not; what is given back can be taken."""
     host = await store.register(CAPS)
     runs = await claimed(store, host, "a", "b")
@@ -369,7 +370,7 @@ async def test_permits_are_as_many_as_there_are(store: SqliteStore) -> None:
 
 @on_every_store
 @pytest.mark.parametrize("ending", ["closed", "released", "left"])
-async def test_permits_end_with_the_claim(store: SqliteStore, ending: str) -> None:
+async def test_permits_end_with_the_claim(store: EngineStore, ending: str) -> None:
     """However a host lets go of a run, its permits are free."""
     host, other = await store.register(CAPS), await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -388,7 +389,7 @@ async def test_permits_end_with_the_claim(store: SqliteStore, ending: str) -> No
 
 
 @on_every_store
-async def test_a_reader_sees_every_record_once_in_order(store: SqliteStore) -> None:
+async def test_a_reader_sees_every_record_once_in_order(store: EngineStore) -> None:
     """A cursor is a number: reading on behind it misses nothing and repeats nothing while the journal grows."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -411,7 +412,7 @@ async def test_a_reader_sees_every_record_once_in_order(store: SqliteStore) -> N
 
 
 @on_every_store
-async def test_hints_come_for_work(store: SqliteStore) -> None:
+async def test_hints_come_for_work(store: EngineStore) -> None:
     """Who waits for work is woken by a message; nobody waits for what has been."""
     await store.create(new_run())
     hint = await store.wake(Topic.WORK, 0, 60)
@@ -422,7 +423,7 @@ async def test_hints_come_for_work(store: SqliteStore) -> None:
 
 
 @on_every_clock
-async def test_hints_do_not_come_for_ever(store: SqliteStore) -> None:
+async def test_hints_do_not_come_for_ever(store: EngineStore) -> None:
     """Who waits is let go after the timeout."""
     begin = anyio.current_time()
     assert await store.wake(Topic.WORK, 0, 5) == 0
@@ -430,7 +431,7 @@ async def test_hints_do_not_come_for_ever(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_runs_are_listed_newest_first_by_pages(store: SqliteStore) -> None:
+async def test_runs_are_listed_newest_first_by_pages(store: EngineStore) -> None:
     """Each run on one page, whatever comes in meanwhile; filters are kept from page to page by whoever asks."""
     host = await store.register(CAPS)
     names = [f"r{i}" for i in range(10)]
@@ -463,7 +464,7 @@ async def test_runs_are_listed_newest_first_by_pages(store: SqliteStore) -> None
 
 
 @on_every_store
-async def test_a_run_in_trouble_is_given_back_to_others(store: SqliteStore) -> None:
+async def test_a_run_in_trouble_is_given_back_to_others(store: EngineStore) -> None:
     """Who cannot work on a run says why, is not given it again, and is not woken for it; others are."""
     mine, other = await store.register(CAPS), await store.register(CAPS)
     here = (await claimed(store, mine, "a"))["a"]
@@ -485,7 +486,7 @@ async def test_a_run_in_trouble_is_given_back_to_others(store: SqliteStore) -> N
 
 
 @on_every_store
-async def test_a_snapshot_is_of_the_records_before_it(store: SqliteStore) -> None:
+async def test_a_snapshot_is_of_the_records_before_it(store: EngineStore) -> None:
     """The newest one, or the newest one of a moment."""
     host = await store.register(CAPS)
     here = (await claimed(store, host, "a"))["a"]
@@ -501,7 +502,7 @@ async def test_a_snapshot_is_of_the_records_before_it(store: SqliteStore) -> Non
 
 
 @on_every_store
-async def test_a_snapshot_may_be_of_an_earlier_record(store: SqliteStore) -> None:
+async def test_a_snapshot_may_be_of_an_earlier_record(store: EngineStore) -> None:
     """It takes time to make one, and the run goes on meanwhile; one that comes late hides no newer one."""
     host = await store.register(CAPS)
     here = (await claimed(store, host, "a"))["a"]
@@ -516,7 +517,7 @@ async def test_a_snapshot_may_be_of_an_earlier_record(store: SqliteStore) -> Non
 
 
 @on_every_store
-async def test_a_fork_goes_on_from_an_earlier_moment(store: SqliteStore) -> None:
+async def test_a_fork_goes_on_from_an_earlier_moment(store: EngineStore) -> None:
     """It has the records, messages and snapshots of that moment, and a life of its own, also after its model's end."""
     host = await store.register(CAPS)
     here = (await claimed(store, host, "a"))["a"]
@@ -547,7 +548,7 @@ async def test_a_fork_goes_on_from_an_earlier_moment(store: SqliteStore) -> None
 
 
 @on_every_store
-async def test_a_fork_needs_a_moment_and_a_name(store: SqliteStore) -> None:
+async def test_a_fork_needs_a_moment_and_a_name(store: EngineStore) -> None:
     """Refusals say what there is."""
     await store.create(new_run())
     for at, seen, run_id in ((0, 0, "a"), (2, 0, "a"), (1, 1, "a"), (1, 0, "nobody")):
@@ -559,7 +560,7 @@ async def test_a_fork_needs_a_moment_and_a_name(store: SqliteStore) -> None:
 
 @on_every_store
 @pytest.mark.parametrize("last", [b"other", LONG + b"other"], ids=["short", "long"])
-async def test_a_fork_may_say_something_else_at_its_end(store: SqliteStore, last: bytes) -> None:
+async def test_a_fork_may_say_something_else_at_its_end(store: EngineStore, last: bytes) -> None:
     """Its last record is what it is given; a snapshot that holds the old one is not its own; the model stays as it is."""
     host = await store.register(CAPS)
     here = (await claimed(store, host, "a"))["a"]
@@ -575,7 +576,7 @@ async def test_a_fork_may_say_something_else_at_its_end(store: SqliteStore, last
 
 
 @on_every_store
-async def test_a_fork_that_starts_with_something_else_is_a_run_of_that(store: SqliteStore) -> None:
+async def test_a_fork_that_starts_with_something_else_is_a_run_of_that(store: EngineStore) -> None:
     """Asked for again, it is the same run if what it was started with is the same."""
     await store.create(new_run())
     await store.fork(Fork(run_id="a", at=1, seen=0, new_id="b", last=b"other"))
@@ -585,7 +586,7 @@ async def test_a_fork_that_starts_with_something_else_is_a_run_of_that(store: Sq
 
 
 @on_every_store
-async def test_what_a_snapshot_has_swallowed_cannot_say_something_else(store: SqliteStore) -> None:
+async def test_what_a_snapshot_has_swallowed_cannot_say_something_else(store: EngineStore) -> None:
     """The record is gone; the fork of what is there can still be made."""
     host = await store.register(CAPS)
     here = (await claimed(store, host, "a"))["a"]
@@ -597,7 +598,7 @@ async def test_what_a_snapshot_has_swallowed_cannot_say_something_else(store: Sq
 
 
 @on_every_store
-async def test_a_run_that_is_over_can_be_deleted(store: SqliteStore) -> None:
+async def test_a_run_that_is_over_can_be_deleted(store: EngineStore) -> None:
     """All of it is gone, with what only it had; one that goes on stays, and one that is not there is nobody's loss."""
     host = await store.register(CAPS)
     runs = await claimed(store, host, "a", "b")
@@ -618,7 +619,7 @@ async def test_a_run_that_is_over_can_be_deleted(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_a_child_is_not_removed_before_its_parent_is_over(store: SqliteStore) -> None:
+async def test_a_child_is_not_removed_before_its_parent_is_over(store: EngineStore) -> None:
     """A body of the parent may have to read again how the child ended."""
     host = await store.register(CAPS)
     parent = (await claimed(store, host, "a"))["a"]
@@ -632,7 +633,7 @@ async def test_a_child_is_not_removed_before_its_parent_is_over(store: SqliteSto
 
 
 @on_every_store
-async def test_old_runs_are_removed_whole_in_batches(store: SqliteStore) -> None:
+async def test_old_runs_are_removed_whole_in_batches(store: EngineStore) -> None:
     """A run that is being removed is gone at once; its id can be used again at once; runs that go on stay."""
     host = await store.register(CAPS)
     runs = await claimed(store, host, "a", "b", "c")
@@ -658,7 +659,7 @@ async def test_old_runs_are_removed_whole_in_batches(store: SqliteStore) -> None
 
 
 @on_every_clock
-async def test_of_many_hosts_one_collects(store: SqliteStore) -> None:
+async def test_of_many_hosts_one_collects(store: EngineStore) -> None:
     """Where it was done lately, nothing is done, whoever asks."""
     host = await store.register(CAPS, ttl=1e9)
     run = (await claimed(store, host, "a"))["a"]
@@ -671,7 +672,7 @@ async def test_of_many_hosts_one_collects(store: SqliteStore) -> None:
 
 
 @on_every_store
-async def test_records_behind_a_snapshot_are_removed_when_they_are_old(store: SqliteStore) -> None:
+async def test_records_behind_a_snapshot_are_removed_when_they_are_old(store: EngineStore) -> None:
     """What is left begins with a snapshot, and can be gone on from."""
     host = await store.register(CAPS)
     here = (await claimed(store, host, "a"))["a"]
@@ -692,7 +693,7 @@ async def test_records_behind_a_snapshot_are_removed_when_they_are_old(store: Sq
 # ---------------------------------------------------------------------------------------------------- opening, waiting
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", PARAMETERS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_store_is_open_as_long_as_somebody_needs_it(engine: str, backend: Backend, tmp_path: object) -> None:
     """Opened twice, closed twice; then every request says that it is closed; then it can be opened again."""
@@ -713,7 +714,7 @@ def test_a_store_is_open_as_long_as_somebody_needs_it(engine: str, backend: Back
 
 
 @on_every_store
-async def test_who_is_cancelled_while_waiting_has_asked(store: SqliteStore) -> None:
+async def test_who_is_cancelled_while_waiting_has_asked(store: EngineStore) -> None:
     """A commit is never half done: cancelled before it is asked for it is not done, afterwards it is."""
     host = await store.register(CAPS)
     run_a = (await claimed(store, host, "a"))["a"]
@@ -729,7 +730,7 @@ async def test_who_is_cancelled_while_waiting_has_asked(store: SqliteStore) -> N
 
 
 @on_every_store
-async def test_many_tasks_commit_at_once(store: SqliteStore) -> None:
+async def test_many_tasks_commit_at_once(store: EngineStore) -> None:
     """Each run's records are in its own order, none lost, in far fewer transactions than requests."""
     host = await store.register(CAPS)
     names = [f"r{i}" for i in range(50)]

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from actorflow.errors import ActorflowError, StoreError
 from actorflow.storage import Commit, Entry, Fork, Host, Message, NewRun, RunQuery, Snapshot, Status
 from actorflow.stores import SqliteStore
+from actorflow.stores._face import EngineStore
 from tests.durability.engines import BACKENDS, ENGINES, Backend, run
 from tests.durability.model import ModelStore, Refused
 
 LONG = "FULL_TESTS" in os.environ
-EXAMPLES = {"memory inline": 120, "memory": 25, "file": 6, "file inline": 6}
+EXAMPLES = {"memory inline": 120, "memory": 25, "file": 6, "file inline": 6, "postgres": 8}
 RUNS, HOSTS, EVENTS, NAMES = ("a", "b", "c"), (0, 1, 2), ("x", "y", "z"), ("gpu", "disk")
 BODIES = st.sampled_from([b"", b"1", b"2", b"long" * 20_000])
 
@@ -120,7 +121,7 @@ HISTORIES = st.lists(REQUESTS, min_size=12, max_size=40).map(lambda requests: BE
 class Pair:
     """A store and its model, asked the same."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: EngineStore) -> None:
         self.store = store
         self.model = ModelStore()
         self.hosts: dict[int, Host] = {}
@@ -223,7 +224,7 @@ class Pair:
         assert facts == self.model.facts()
 
 
-@pytest.mark.parametrize("engine", EXAMPLES)
+@pytest.mark.parametrize("engine", [pytest.param(name, marks=ENGINES[name].marks) for name in EXAMPLES])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_store_is_its_model(engine: str, backend: Backend) -> None:
     """Any requests in any order: the same answers, the same refusals, the same runs afterwards."""
