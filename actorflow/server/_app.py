@@ -429,10 +429,8 @@ class Api:
                 async for item in items:
                     if item is None:
                         yield b"" if as_lines else b": alive\n\n"
-                    elif as_lines:
-                        yield item.data + b"\n"
                     else:
-                        yield sse(item.data, n=item.n, event=item.names[0])
+                        yield item.line if as_lines else item.sse
 
         return self.flow(chunks, LINES if as_lines else SSE)
 

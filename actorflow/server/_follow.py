@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import bisect
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import aclosing
 from typing import Protocol
 
 import anyio
@@ -32,6 +31,8 @@ logger = logging.getLogger("actorflow")
 KEPT = 1_024  # events of a run in memory
 KEPT_BYTES = 4 * 2**20  # about, of a run in memory
 PAGE = 500  # records read at a time
+BEHIND = 16  # records that are read at a time for readers who are behind what is kept
+PAGES_BEHIND = 4  # of those, how many are kept at a time
 POLL = 0.25  # seconds between two looks at a run that is at work elsewhere
 
 
@@ -44,21 +45,29 @@ class Item:
         names: Names of its class and of the classes that it derives from.
     """
 
-    __slots__ = ("_data", "_words", "event", "n", "names")
+    __slots__ = ("_line", "_sse", "_words", "event", "n", "names")
 
     def __init__(self, n: int, event: Event, words: Vocabulary) -> None:
         self.n = n
         self.event = event
         self.names = [cls.__name__ for cls in type(event).__mro__ if issubclass(cls, Event)]
         self._words = words
-        self._data: bytes | None = None
+        self._line: bytes | None = None
+        self._sse: bytes | None = None
 
     @property
-    def data(self) -> bytes:
-        """The event with its number as JSON, written once for all readers."""
-        if self._data is None:
-            self._data = dumped({"n": self.n, "event": self._words.event(self.event)})
-        return self._data
+    def line(self) -> bytes:
+        """The event with its number as a line of JSON, written once for all readers."""
+        if self._line is None:
+            self._line = dumped({"n": self.n, "event": self._words.event(self.event)}) + b"\n"
+        return self._line
+
+    @property
+    def sse(self) -> bytes:
+        """The same as a Server-Sent Event."""
+        if self._sse is None:
+            self._sse = b"id: %d\nevent: %s\ndata: %s\n" % (self.n, self.names[0].encode(), self.line)
+        return self._sse
 
 
 class Local(Protocol):
@@ -94,9 +103,12 @@ class Follower:
         self._recent: deque[Item] = deque()
         self._sizes: deque[int] = deque()
         self._size = 0
-        self._marks: list[tuple[int, int]] = [(0, 0)]
+        self._starts: list[int] = []
+        """How many events were published before each page of records."""
+        self._pages: OrderedDict[int, list[Item]] = OrderedDict()
         self._changed = anyio.Event()
         self._reading = anyio.Lock()
+        self._turning = anyio.Lock()
 
     @property
     def over(self) -> bool:
@@ -110,9 +122,9 @@ class Follower:
                 entries = await self.store.read(self.run_id, after=self.head, limit=PAGE)
                 if not entries:
                     return
-                if self.count > self._marks[-1][0]:
-                    self._marks.append((self.count, self.head))
                 for entry in entries:
+                    if not (entry.seq - 1) % BEHIND:
+                        self._starts.append(self.count)
                     try:
                         record = load_record(self.run_id, entry.kind, entry.body, self._serializer)
                     except ActorflowError:
@@ -155,35 +167,34 @@ class Follower:
         cursor = after + 1
         while True:
             first = self.count - len(self._recent)
-            if cursor < first:
-                async with aclosing(self._from_store(cursor)) as items:
-                    async for item in items:
-                        cursor = item.n + 1
-                        if not wanted or wanted.intersection(item.names):
-                            yield item
-                        if cursor >= self.count - len(self._recent):
-                            break
-            elif cursor < self.count:
-                item = self._recent[cursor - first]
+            if cursor < self.count:
+                item = self._recent[cursor - first] if cursor >= first else await self._behind(cursor)
                 cursor += 1
                 if not wanted or wanted.intersection(item.names):
                     yield item
+                del item  # what a reader that stalls holds is what it was given
             elif self.over:
                 return
             elif not await self.grown(heartbeat):
                 yield None
 
-    async def _from_store(self, cursor: int) -> AsyncGenerator[Item]:
-        """The events from a number on, read again."""
-        place = bisect.bisect_right(self._marks, (cursor, 1 << 62)) - 1
-        number, after = self._marks[place]
-        while entries := await self.store.read(self.run_id, after=after, limit=PAGE):
-            for entry in entries:
-                after = entry.seq
-                for event in published_by(load_record(self.run_id, entry.kind, entry.body, self._serializer)):
-                    if number >= cursor:
-                        yield Item(number, event, self.words)
-                    number += 1
+    async def _behind(self, cursor: int) -> Item:
+        """An event that is not kept any more, read again with those around it, for whoever else is there."""
+        place = bisect.bisect_right(self._starts, cursor) - 1
+        within = cursor - self._starts[place]
+        async with self._turning:
+            page = self._pages.get(place)
+            if page is None or within >= len(page):
+                page, number = list[Item](), self._starts[place]
+                for entry in await self.store.read(self.run_id, after=place * BEHIND, limit=BEHIND):
+                    for event in published_by(load_record(self.run_id, entry.kind, entry.body, self._serializer)):
+                        page.append(Item(number, event, self.words))
+                        number += 1
+                self._pages[place] = page
+        self._pages.move_to_end(place)
+        while len(self._pages) > PAGES_BEHIND:
+            self._pages.popitem(last=False)
+        return page[within]
 
     async def recorded(self, after: int, until: int | None = None) -> AsyncGenerator[list[Recorded]]:
         """The records behind number `after`, page by page."""
