@@ -11,7 +11,7 @@ import json
 import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
 from urllib.parse import quote
@@ -69,6 +69,10 @@ class WorkflowClient:
         patience: Seconds for which an unreachable or overloaded server is asked again.
         transport: Another way to the server than a socket.
 
+    Attributes:
+        base_url: Where the server is.
+        readers: What reads streams now.
+
     Example:
         >>> import anyio
         >>> from actorflow.errors import ActorflowError
@@ -97,6 +101,7 @@ class WorkflowClient:
         more = tuple(events)
         self._words = {name: Words(workflow, more) for name, workflow in (workflows or {}).items()}
         self._plain = Words(None, more)
+        self.readers: set[_Reader] = set()
         self._http = httpx2.AsyncClient(
             base_url=self.base_url,
             headers={} if token is None else {"authorization": f"Bearer {token}"},
@@ -116,6 +121,8 @@ class WorkflowClient:
     async def aclose(self) -> None:
         """Closes its connections."""
         with anyio.CancelScope(shield=True):
+            for reader in list(self.readers):
+                await reader.aclose()
             await self._http.aclose()
 
     def __repr__(self) -> str:
@@ -214,6 +221,8 @@ class WorkflowClient:
             RefusedError: The server refused it.
             UnreachableError: The server does not answer.
         """
+        for reader in [one for one in self.readers if not one.wanted]:
+            await reader.aclose()
         pauses = _Pauses(self)
         while True:
             try:
@@ -240,10 +249,19 @@ class WorkflowClient:
                 if answer.status_code in _AGAIN:
                     raise httpx2.ReadError(f"it answers {answer.status_code}")
                 answered(answer)
-            async with aclosing(cast("AsyncGenerator[str]", answer.aiter_lines())) as lines:
+            lines = answer.aiter_lines()
+            try:
                 async for line in lines:
                     if line.strip():
                         yield json.loads(line)
+            finally:
+                # Left in the middle: what reads the connection has to come to an end of its own, for trio minds generators
+                # that are dropped, and these are inside of the library.
+                with anyio.CancelScope(shield=True):
+                    await answer.aclose()
+                    with suppress(httpx2.TransportError, httpx2.StreamError):
+                        async for _ in lines:
+                            pass
 
     def pauses(self) -> _Pauses:
         """Pauses between attempts."""
@@ -451,43 +469,60 @@ class RemoteRun(Generic[R]):
             await self.refresh(wait=LOOK)
 
 
-class RemoteStream(Stream[A]):
-    """What a run of a server publishes, each event once, whatever happens to the connection."""
+class _Reader:
+    """Reads what a run publishes, whatever happens to the connection.
 
-    __slots__ = ("_client", "_cursor", "_path", "_types", "_words")
+    The client knows it, and its stream does: left in the middle it is closed by the client, for a stream that nobody has any
+    more can wait for nothing.
 
-    def __init__(
-        self, client: WorkflowClient, words: Words, run_id: str, types: tuple[type[Event], ...], after: int | None
-    ) -> None:
+    Attributes:
+        cursor: Number of the next event to be read.
+        wanted: Whether its stream is still there.
+    """
+
+    def __init__(self, client: WorkflowClient, words: Words, run_id: str, cursor: int) -> None:
+        self.cursor = cursor
+        self.wanted = True
         self._client = client
         self._words = words
         self._path = f"/api/runs/{part(run_id)}"
-        self._types = types
-        self._cursor = 0 if after is None else after + 1
+        self._events: AsyncGenerator[Event] | None = None
 
-    @property
-    def cursor(self) -> int:
-        """Number of the next event to be read."""
-        return self._cursor
+    async def next(self) -> Event:
+        """The next event, on the connection of the one before if that is still there."""
+        if self._events is None:
+            self._events = self._read()
+            self._client.readers.add(self)
+        ended = True
+        try:
+            event = await anext(self._events)
+            ended = False
+            return event
+        finally:
+            if ended:  # or failed, or was cancelled: the next one begins anew, where this one was
+                self._events = None
+                self._client.readers.discard(self)
 
-    def __aiter__(self) -> AsyncIterator[A]:
-        return self._read()
+    async def aclose(self) -> None:
+        """Lets go of the connection."""
+        events, self._events = self._events, None
+        self._client.readers.discard(self)
+        if events is not None:
+            await events.aclose()
 
-    async def _read(self) -> AsyncGenerator[A]:
+    async def _read(self) -> AsyncGenerator[Event]:
         pauses = self._client.pauses()
         last: Json | None = None
         while True:
             came, broke = False, None
-            query = {"format": "ndjson", "after": str(self._cursor - 1)}
+            query = {"format": "ndjson", "after": str(self.cursor - 1)}
             try:
                 async with aclosing(self._client.lines(f"{self._path}/events", query)) as lines:
                     async for line in lines:
                         came, last = True, line["event"]
                         pauses.went_well()
-                        self._cursor = line["n"] + 1
-                        event = self._words.event(line["event"])
-                        if not self._types or isinstance(event, self._types):
-                            yield cast("A", event)
+                        self.cursor = line["n"] + 1
+                        yield self._words.event(line["event"])
             except httpx2.TransportError as error:
                 broke = error
             if broke is not None:
@@ -498,3 +533,37 @@ class RemoteStream(Stream[A]):
             if data["status"] in CLOSED and (last == data["event"] or not came):
                 return
             await pauses.wait("the stream ends before the run")
+
+
+class RemoteStream(Stream[A]):
+    """What a run of a server publishes, each event once, whatever happens to the connection."""
+
+    __slots__ = ("_reader", "_types")
+
+    def __init__(
+        self, client: WorkflowClient, words: Words, run_id: str, types: tuple[type[Event], ...], after: int | None
+    ) -> None:
+        self._reader = _Reader(client, words, run_id, 0 if after is None else after + 1)
+        self._types = types
+
+    def __del__(self) -> None:
+        self._reader.wanted = False
+
+    @property
+    def cursor(self) -> int:
+        """Number of the next event to be read."""
+        return self._reader.cursor
+
+    def __aiter__(self) -> AsyncIterator[A]:
+        return self
+
+    async def __anext__(self) -> A:
+        """The next event."""
+        while True:
+            event = await self._reader.next()
+            if not self._types or isinstance(event, self._types):
+                return cast("A", event)
+
+    async def aclose(self) -> None:
+        """Lets go of its connection at once; else the client does, sooner or later, for a stream that is left in the middle."""
+        await self._reader.aclose()

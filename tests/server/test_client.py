@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -321,6 +322,39 @@ def test_a_stream_that_is_cut_goes_on_where_it_was(backend: str) -> None:
                 assert await run == Sum(total=4)
             assert proxy.connections > 4
             group.cancel_scope.cancel()
+
+    everywhere(main, backend)
+
+
+@both
+def test_a_stream_that_is_left_goes_on_where_it_was(backend: str) -> None:
+    """The same stream goes on behind a break; one that nobody has any more gives its connection back."""
+
+    async def main() -> None:
+        async with (
+            serving(counting()) as url,
+            WorkflowClient(url, workflows={"counter": Counter}, events=[Counted]) as client,
+        ):
+            run = await client.start("counter", Count(to=2))
+            async for ev in run.stream_events():
+                assert ev == Counted(n=0)
+                break
+            gc.collect()  # an interpreter without reference counts would come to it later
+            assert [reader.wanted for reader in client.readers] == [False]
+            await run.refresh()
+            assert not client.readers
+            stream = run.stream_events()
+            async for ev in stream:
+                assert ev == Counted(n=0)
+                break
+            assert stream.cursor == 1
+            with anyio.move_on_after(0.05):
+                await anext(stream)  # which is not there yet
+            await run.send_event(Approved(by="me"))
+            await run.send_event(Approved(by="me"))
+            assert [ev async for ev in stream] == [Counted(n=1), Sum(total=2)]
+            assert not client.readers
+            await anext(run.stream_events())
 
     everywhere(main, backend)
 
