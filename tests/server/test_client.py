@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,17 @@ async def serving(server: WorkflowServer, port: int = 0) -> AsyncGenerator[str]:
 
 
 class Proxy:
-    """Hands bytes on between clients and a server, until it cuts, or a server says what it is to cut behind."""
+    """Hands bytes on between clients and a server, until it cuts, or a server says what it is to cut behind.
+
+    Attributes:
+        connections: How many there were.
+        losing: How many of the next answers are lost, each with its connection.
+    """
 
     def __init__(self, target: int, cut_behind: bytes = b"") -> None:
         self._target = target
         self._cut_behind = cut_behind
+        self.losing = 0
         self._scopes: set[anyio.CancelScope] = set()
         self.connections = 0
 
@@ -70,21 +76,28 @@ class Proxy:
                 await anyio.connect_tcp("127.0.0.1", self._target) as server,
                 anyio.create_task_group() as group,
             ):
-                group.start_soon(self._copy, client, server, scope, b"")
-                group.start_soon(self._copy, server, client, scope, self._cut_behind)
+                group.start_soon(self._copy, client, server, scope)
+                group.start_soon(self._answer, server, client, scope)
         self._scopes.discard(scope)
 
-    @staticmethod
-    async def _copy(
-        a: anyio.abc.SocketStream, b: anyio.abc.SocketStream, scope: anyio.CancelScope, last: bytes
+    async def _answer(
+        self, server: anyio.abc.SocketStream, client: anyio.abc.SocketStream, scope: anyio.CancelScope
     ) -> None:
-        try:
-            async for chunk in a:
-                await b.send(chunk)
-                if last and last in chunk:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async for chunk in server:
+                if self.losing:
+                    self.losing -= 1
                     break
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
+                await client.send(chunk)
+                if self._cut_behind and self._cut_behind in chunk:
+                    break
+        scope.cancel()
+
+    @staticmethod
+    async def _copy(client: anyio.abc.SocketStream, server: anyio.abc.SocketStream, scope: anyio.CancelScope) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async for chunk in client:
+                await server.send(chunk)
         scope.cancel()
 
     def cut(self) -> None:
@@ -321,6 +334,37 @@ def test_a_stream_that_is_cut_goes_on_where_it_was(backend: str) -> None:
                 assert seen == [*(Counted(n=n) for n in range(4)), Sum(total=4)]
                 assert await run == Sum(total=4)
             assert proxy.connections > 4
+            group.cancel_scope.cancel()
+
+    everywhere(main, backend)
+
+
+@both
+def test_what_was_asked_twice_is_done_once(backend: str) -> None:
+    """The server does what it is asked, and its answer is lost: the client asks again, and nothing happens twice."""
+
+    async def main() -> None:
+        port, door = free_port(), free_port()
+        proxy = Proxy(port)
+        async with serving(counting(), port), anyio.create_task_group() as group:
+            await group.start(proxy.serve, door)
+            async with WorkflowClient(f"http://127.0.0.1:{door}", workflows={"counter": Counter}) as client:
+                proxy.losing = 2
+                run = await client.start("counter", Count(to=3))
+                proxy.losing = 2
+                await run.send_event(Approved(by="me"))
+                wait = await first_wait(run, but="go-0")
+                proxy.losing = 2
+                await run.answer(wait, by="me")
+                wait = await first_wait(run, but=wait.id)
+                assert [len(await run.waits()), wait.type] == [1, "Approved"]
+                assert not run.is_done()
+                assert [one.run_id async for one in client.runs()] == [run.run_id]
+                proxy.losing = 2
+                await run.cancel_run()
+                with pytest.raises(WorkflowCancelledError):
+                    await run
+            assert proxy.losing == 0
             group.cancel_scope.cancel()
 
     everywhere(main, backend)
