@@ -96,7 +96,7 @@ class WorkflowClient:
         patience: float = 30.0,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url: str = base_url.rstrip("/")
         self._patience = patience
         more = tuple(events)
         self._words = {name: Words(workflow, more) for name, workflow in (workflows or {}).items()}
