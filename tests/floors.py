@@ -54,7 +54,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("_durable", "_replayed", "telemetry", "trace"),
     ),
     "face": (("retry_policy", "resource"), ("",)),
-    "edges": (("server.*", "_remote"), ("server", "client"), ("cli.*",), ("cli",), ("__main__",)),
+    "edges": (("server.*", "_remote"), ("server", "client"), ("pictures",), ("cli.*",), ("cli",), ("__main__",)),
     "test kit": (("testing.*",), ("testing",)),
 }
 """Floors from the lowest to the highest, each with its shelves from the lowest to the highest.

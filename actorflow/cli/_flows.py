@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import anyio
@@ -77,14 +78,22 @@ def check(target: str, /) -> int:
     return 1 if failed else 0
 
 
-def graph(target: str, /) -> int:
-    """Draw a workflow as a Mermaid flowchart.
+def graph(target: str, /, *, to: Path | None = None) -> int:
+    """Draw a workflow, as a Mermaid flowchart unless a file is named.
 
     Args:
         target: Which workflow: flow.py:Writer, path/to/flow.py, package.module:Writer or package.module. The name may
             be left out where there is only one.
+        to: File to write: .html (a page that needs no network), .dot, .json or .mmd.
     """
-    sys.stdout.write(class_of(target_of(target)).mermaid())
+    if to is None:
+        sys.stdout.write(class_of(target_of(target)).mermaid())
+        return 0
+    try:
+        from actorflow.pictures import draw  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as missing:
+        raise CommandError(str(missing).partition(": ")[2]) from None
+    draw(workflow_of(target), to)
     return 0
 
 

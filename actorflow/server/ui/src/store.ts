@@ -1,7 +1,7 @@
 // What the page knows and where it stands, as signals; and who keeps them up to date.
 
 import { batch, computed, effect, signal, untracked } from "@preact/signals";
-import { api, Refusal, type Told } from "./api";
+import { api, Refusal, still, type Told } from "./api";
 import { endOf, Journal, type Moment } from "./model";
 import type { Entry, Run, Schema, WorkflowDetail, WorkflowInfo } from "./types";
 
@@ -96,7 +96,7 @@ interface Address {
 const TABS: readonly Tab[] = ["journal", "stream", "state", "errors", "result"];
 
 function readAddress(): Address {
-  const [path = "", rest = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [path = "", rest = ""] = (location.hash || still?.address || "").replace(/^#\/?/, "").split("?");
   const [workflow = "", one = ""] = path.split("/").map(decodeURIComponent);
   const values = new URLSearchParams(rest);
   const at = Number.parseInt(values.get("at") ?? "", 10);
@@ -255,7 +255,7 @@ async function watch(id: string, signal_: AbortSignal): Promise<void> {
       } finally {
         flush();
       }
-      if (ended && mine.closedAt > 0) {
+      if ((ended && mine.closedAt > 0) || still) {
         await refresh(id, signal_);
         line.value = "over";
         return;
