@@ -28,7 +28,7 @@ from actorflow.events import Event
 from actorflow.server._follow import Follower, Followers
 from actorflow.server.protocol import STATUSES, Json, Refused, Vocabulary
 from actorflow.storage import Message, Page, Receipt, RunInfo, RunQuery, Status, Store
-from actorflow.trace import Trace
+from actorflow.trace import Trace, TracedWait
 
 __all__ = ["Live", "Phase", "Service"]
 
@@ -445,7 +445,32 @@ class Service:
             raise Refused(409, "AF354", f"wait {wait_id!r} has got another answer already")
         if wait.outcome != "open" or info.status.closed:
             raise Refused(409, "AF354", f"wait {wait_id!r} is over, and nobody waits for an answer any more")
+        self._check_taker(run_id, wait, event)
         return await self.send(info, words, event, event_id=f"wait/{wait.key}")
+
+    def _check_taker(self, run_id: str, wait: TracedWait, event: Event) -> None:
+        """Refuses an answer that another wait of a run at work here would take, for it is the older one."""
+        live = self.host.local(run_id)
+        if live is None or not live.waits:
+            return
+        for other in live.waits:
+            if not isinstance(event, other.kind):
+                continue
+            try:
+                takes = other.accepts is None or bool(other.accepts(event))
+            except Exception:  # noqa: BLE001 - the body that waits is told so when the event comes
+                takes = True
+            if takes:
+                waiter: Any = other.waiter
+                mine = f"{waiter.item.number}-{other.actor.index}-"
+                if not wait.key.startswith(mine) or (other.id and other.id != wait.id):
+                    raise Refused(
+                        409,
+                        "AF358",
+                        f"a wait for {wait.kind} in {other.actor.name} that began before {wait.id!r} would take this answer; "
+                        "answer that one first, or tell them apart with requirements= or ctx.ask",
+                    )
+                return
 
     async def cancel(self, run_id: str) -> bool:
         """Cancels a run, and waits a while for its end; whether it is over."""

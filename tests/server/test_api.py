@@ -11,10 +11,11 @@ import jsonschema
 import pytest
 from openapi_spec_validator import validate
 
+from actorflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from actorflow.errors import StoreError
 from actorflow.server import WorkflowServer
 from actorflow.stores import store_from_url
-from tests.server.flows import Shop, both, client_of, eventually, shop_server
+from tests.server.flows import Approved, Item, Shop, both, client_of, eventually, shop_server
 
 Backend = Literal["asyncio", "trio"]
 
@@ -316,5 +317,68 @@ def test_a_server_takes_so_many_runs_and_streams(backend: Backend) -> None:
             stream = await client.get("/api/runs/one/events")
             assert [one.status_code for one in (first, second, same, stream)] == [201, 429, 200, 429]
             assert second.headers["retry-after"] == "1"
+
+    anyio.run(main, backend=backend)
+
+
+class Part(Event):
+    name: str
+
+
+class Pair(Workflow):
+    """Two bodies wait for events of one class."""
+
+    apart = False
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Part]:
+        return [Part(name="a"), Part(name="b")]
+
+    @step(waits_for=(Approved,))
+    async def wait(self, ctx: Context, ev: Part) -> Item:
+        apart = {"by": ev.name} if self.apart else None
+        said = await ctx.wait_for_event(Approved, requirements=apart, waiter_id=f"part {ev.name}")
+        return Item(n=int(said.by == ev.name))
+
+    @step
+    async def end(self, evs: list[Item]) -> StopEvent:
+        return StopEvent(result=sum(ev.n for ev in evs))
+
+
+class Apart(Pair):
+    """The same, with requirements."""
+
+    apart = True
+
+
+@both
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_answer_comes_to_its_wait_or_to_none(backend: Backend, apart: bool) -> None:
+    async def main() -> None:
+        server = WorkflowServer()
+        server.add_workflow("pair", Apart() if apart else Pair())
+        async with client_of(server) as client:
+            await client.post("/api/workflows/pair/runs", json={"run_id": "one"})
+
+            async def both_wait() -> bool:
+                return len((await client.get("/api/runs/one")).json()["waits"]) == 2
+
+            await eventually(both_wait)
+            waits = [wait["id"] for wait in (await client.get("/api/runs/one")).json()["waits"]]
+            assert sorted(waits) == ["part a", "part b"]
+            young, old = reversed(waits) if not apart else ("part b", "part a")
+            answers = [
+                (await client.post(f"/api/runs/one/waits/{name}", json={"value": {"by": name[-1]}})).status_code
+                for name in (young, old)
+            ]
+            assert answers == [202 if apart else 409, 202]
+            if not apart:
+
+                async def one_waits() -> bool:
+                    return [wait["id"] for wait in (await client.get("/api/runs/one")).json()["waits"]] == [young]
+
+                await eventually(one_waits)
+                await client.post(f"/api/runs/one/waits/{young}", json={"value": {"by": young[-1]}})
+            assert (await client.get("/api/runs/one?wait=20")).json()["result"] == 2
 
     anyio.run(main, backend=backend)
