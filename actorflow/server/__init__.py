@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from actorflow.server._extra import named as _named
+
 try:
     from actorflow.server._server import WorkflowServer
 except ModuleNotFoundError as _missing:
-    if _missing.name not in {"starlette", "anycorn"}:
-        raise
-    raise ModuleNotFoundError(
-        f'AF356: actorflow.server needs {_missing.name}, which is not installed: pip install "actorflow[server]"',
-        name=_missing.name,
-    ) from None
+    raise _named(_missing) from None
 
 __all__ = ["WorkflowServer"]

@@ -21,6 +21,7 @@ from actorflow.errors import WorkflowRuntimeError
 from actorflow.events import Event
 from actorflow.server._app import Api, failures
 from actorflow.server._compat import Compat
+from actorflow.server._extra import named
 from actorflow.server._service import Limits, Service
 from actorflow.server.openapi import document
 from actorflow.server.protocol import Vocabulary
@@ -227,6 +228,8 @@ class WorkflowServer:
             port: The port; 0 for any that is free.
             task_status: Where ``await group.start(server.serve)`` gets the address from, when requests are taken.
         """
-        from actorflow.server._listen import listen  # noqa: PLC0415 - only who serves needs a server program
-
+        try:
+            from actorflow.server._listen import listen  # noqa: PLC0415 - only who serves needs a server program
+        except ModuleNotFoundError as missing:
+            raise named(missing) from None
         await listen(self.app, host, port, task_status, self._service.drain)
