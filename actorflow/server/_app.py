@@ -251,7 +251,7 @@ class Api:
         status = 201 if fresh else 200
         if wait is not None:
             status = 200 if await self.ended(request, run, wait) else 202
-        whole = await self.service.whole(run.run_id)
+        whole = await self.service.whole(run.run_id, event)
         return JsonResponse(whole, status, {"location": f"{_base(request)}/runs/{run.run_id}"})
 
     async def ended(self, request: Request, run: Any, wait: float) -> bool:

@@ -37,6 +37,7 @@ logger = logging.getLogger("actorflow")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+~=,-]{0,199}")
 TRACES = 64  # open runs whose folded journals are kept
 LIVE_LIMIT = 1_024  # what is kept for a reader of what happens now
+SHORT = 8  # records of a run that is read in one go
 PATIENCE = 10.0  # seconds that a cancelled run is waited for
 
 
@@ -362,25 +363,36 @@ class Service:
                 shown.append(words.run(info, status))
         return shown, page.next
 
-    async def whole(self, run_id: str) -> Json:
+    async def whole(self, run_id: str, start: Event | None = None) -> Json:
         """All that is known of a run.
+
+        Args:
+            run_id: Id of the run.
+            start: Its start event, where that is known already.
 
         Raises:
             Refused: There is no such run.
         """
         info, words = await self.find(run_id)
         serializer = record_serializer(words.workflow)
-        first = await self.store.read(run_id, limit=1)
-        start: Json | None = None
-        if first and first[0].seq == 1:
-            made = load_record(run_id, first[0].kind, first[0].body, serializer)
-            start = words.event(made.effects[0][1])
-        last = await self.store.read(run_id, after=info.head - 1, limit=1) if info.status.closed else []
+        # A run of few records is read in one go.
+        short = info.status.closed and info.head <= SHORT
+        entries = await self.store.read(run_id, limit=SHORT if short else 1) if short or start is None else []
+        if start is None and entries and entries[0].seq == 1:
+            start = load_record(run_id, entries[0].kind, entries[0].body, serializer).effects[0][1]
+        last = entries[-1:] if info.status.closed else []
+        if info.status.closed and (not last or last[0].seq < info.head):
+            last = await self.store.read(run_id, after=info.head - 1, limit=1)
         event = load_record(run_id, last[-1].kind, last[-1].body, serializer).value if last else None
         waits: list[Json] = []
         if not info.status.closed and plan_of(words.workflow).may_wait:
             waits = [words.wait(wait) for wait in (await self.trace(info, words)).waits]
-        return {**words.run(info, self.status(info)), "start": start, **words.ended(event), "waits": waits}
+        return {
+            **words.run(info, self.status(info)),
+            "start": None if start is None else words.event(start),
+            **words.ended(event),
+            "waits": waits,
+        }
 
     async def trace(self, info: RunInfo, words: Vocabulary) -> Trace:
         """The trace of a run up to now; of runs that are not over the last ones are kept."""
