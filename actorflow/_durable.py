@@ -10,6 +10,7 @@ host.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import uuid
@@ -18,22 +19,25 @@ from contextvars import copy_context
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from actorflow._children import Children, ParentJournal, farewell
-from actorflow._records import dump_record, edited, load_record, record_serializer
+from actorflow._image import Moment
+from actorflow._records import dump_moment, dump_record, edited, load_record, record_serializer, taken_before
 from actorflow._runtime.keeper import Keeper
 from actorflow._runtime.recovery import fold
 from actorflow._runtime.router import plan_of
 from actorflow._runtime.run import LiveRun
-from actorflow._stored import StoredRun, read_journal, unknown
+from actorflow._stored import StoredRun, read_entries, read_journal, read_moment, records_of, unknown
 from actorflow.abc import Record, Recorded
-from actorflow.errors import ActorflowError, Fenced, StoreError, WorkflowRuntimeError
+from actorflow.errors import ActorflowError, ContextSerdeError, Fenced, StoreError, WorkflowRuntimeError
 from actorflow.events import (
     Event,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
+from actorflow.serialization import JsonSerializer
 from actorflow.storage import (
     Commit,
     Committed,
@@ -44,6 +48,7 @@ from actorflow.storage import (
     Message,
     NewRun,
     RunInfo,
+    Snapshot,
     Status,
     Store,
     Topic,
@@ -57,6 +62,9 @@ logger = logging.getLogger("actorflow")
 TTL = 10.0  # seconds without a heartbeat after which others may take the runs of a host that hangs
 POLL = 1.0  # seconds between two looks for work where no hint comes
 MOST = 10_000  # runs at work at a time
+SNAPSHOT_RECORDS = 1_000  # behind the last snapshot, after which another one is made if it is no larger than these
+SNAPSHOT_AT_LAST = 5_000  # records after which one is made in any case: about 0.2 s when they are read
+SNAPSHOT_BYTES = 4 * 1024 * 1024  # and so is it after so many bytes
 
 
 def status_of(event: Event) -> Status:
@@ -80,6 +88,10 @@ class RunJournal:
         unanswered: Commits that the store has not answered.
         spawned: Children whose end no body has looked at, with the names of their workflows.
         outbox: What leaves with the next record.
+        snapshot: Number of the last record in a snapshot.
+        snapshot_size: Bytes that it takes up.
+        size: Bytes written behind it.
+        keeping: Whether a snapshot is being made.
     """
 
     def __init__(self, host: RunHost, workflow: Any, info: RunInfo) -> None:
@@ -91,6 +103,10 @@ class RunJournal:
         self.durable = info.head
         self.head = info.head
         self.seen = info.seen
+        self.snapshot = max(info.snap_seq, info.tail)
+        self.snapshot_size = 0
+        self.size = 0
+        self.keeping = False
         self.lost: Exception | None = None
         self.unanswered = 0
         self.spawned: dict[str, str] = {}
@@ -99,6 +115,7 @@ class RunJournal:
     def append(self, record: Record, /) -> int:
         """Takes a record, and asks the store to keep it."""
         entry = Entry(record.kind, dump_record(record, self._serializer))
+        self.size += len(entry.body)
         if self.lost is None:
             status = status_of(record.value) if record.kind == "closed" else Status.RUNNABLE
             head, self.head = self.head, self.head + 1
@@ -117,6 +134,7 @@ class RunJournal:
         release: bool = False,
         wake_at: float | None = None,
         outbox: Sequence[Message | NewRun] = (),
+        snapshot: Snapshot | None = None,
     ) -> None:
         commit = Commit(
             run_id=self._run_id,
@@ -128,6 +146,7 @@ class RunJournal:
             release=release,
             wake_at=wake_at,
             outbox=outbox,
+            snapshot=snapshot,
         )
         self.unanswered += 1
         try:
@@ -143,10 +162,18 @@ class RunJournal:
         """
         self._ask(self.head, (), Status.WAITING, release=True, wake_at=wake_at)
 
+    def keep(self, snapshot: Snapshot) -> None:
+        """Has a snapshot kept, of whichever record."""
+        self.snapshot_size = len(snapshot.body)
+        if self.lost is None:
+            self._ask(self.head, (), Status.RUNNABLE, snapshot=snapshot)
+
     def _answered(self, answer: Committed | Exception) -> None:
         self.unanswered -= 1
         if isinstance(answer, Committed):
             self.durable = max(self.durable, answer.head)
+            if not self.keeping and not answer.status.closed:
+                self.host.look_after(self._run_id, self)
             if not answer.owned and not answer.status.closed:
                 self.lost = StoreError(f"run {self._run_id} was given back to the store", code="AF313")
         else:
@@ -215,6 +242,7 @@ class RunHost:
         self._closing = False
         self._children = Children(self, keeper, self._workflows)
         keeper.start_child = self._children.start
+        self.snapshot_records = SNAPSHOT_RECORDS
 
     # ------------------------------------------------------------------------------------------------ open and close
     async def open(self) -> None:
@@ -326,11 +354,12 @@ class RunHost:
         Raises:
             WorkflowRuntimeError: There is no such run or record, or not the event to put another one in the place of.
         """
-        history = await self.history(run_id)
-        seen = sum(one.record.kind == "event" for one in history if one.number <= at)
+        info, workflow = await self._find(run_id)
+        history = await read_journal(self.store, info, record_serializer(workflow))
+        seen = taken_before(await self.store.snapshot(run_id, at=info.tail)) if info.tail else 0
+        seen += sum(one.record.kind == "event" for one in history if one.number <= at)
         last = None
         if edit is not None:
-            _, workflow = await self._find(run_id)
             record = next((one.record for one in history if one.number == at), None)
             if record is None:
                 raise WorkflowRuntimeError(
@@ -405,8 +434,16 @@ class RunHost:
             await entry[0].unwound()  # it was here before, and bodies of it may be at work still
         workflow = self._workflows[info.workflow]
         try:
-            records = await read_journal(self.store, info, record_serializer(workflow))
-            folded = fold(workflow, info.run_id, records, self.store.now())
+            serializer = record_serializer(workflow)
+            since = await self._moment(info, serializer)
+            entries = await read_entries(self.store, info.run_id, 0 if since is None else since.number)
+            records = await records_of(info.run_id, entries, serializer)
+            folded = fold(workflow, info.run_id, records, self.store.now(), since)
+            snapshot: Snapshot | None = None
+            if len(entries) >= self.snapshot_records and folded.moment is not None:
+                # Nobody is to read them all again. What they caused and nobody has written down is done anew, and told then.
+                snapshot = dump_moment(folded.moment, serializer)
+            await self._tell_beginning(info, serializer, records)
         except StoreError:
             raise
         except Exception:
@@ -419,8 +456,10 @@ class RunHost:
         if self._closing or self._host is not host:
             return  # it is handed back with the others, or was lost with them while it was read
         journal = RunJournal(self, workflow, info)
-        for first in records[:1]:
-            self._tell_context(info.run_id, None, first.record)
+        journal.size = sum(len(entry.body) for entry in entries)
+        if snapshot is not None:
+            journal.snapshot, journal.size = info.head, 0
+            journal.keep(snapshot)
 
         def prepare(run: LiveRun) -> None:
             run.spawned = journal.spawned = dict(folded.image.children)
@@ -431,10 +470,69 @@ class RunHost:
         self._resting.pop(info.run_id, None)
         await self._read_inbox(info.run_id)
 
+    async def _tell_beginning(self, info: RunInfo, serializer: JsonSerializer, records: Sequence[Recorded]) -> None:
+        """Tells in which context the run was started, where somebody asks and its first record is there."""
+        if self._keeper.hooks.context_found is None or info.tail:
+            return
+        if not records or records[0].number > 1:
+            records = await records_of(info.run_id, await read_entries(self.store, info.run_id, until=1), serializer)
+        self._tell_context(info.run_id, None, records[0].record)
+
     def _tell_context(self, run_id: str, event: Event | None, record: Record) -> None:
         hook = self._keeper.hooks.context_found
         if hook is not None and record.trace is not None:
             hook(run_id, event, record.trace)
+
+    async def _moment(self, info: RunInfo, serializer: JsonSerializer) -> Moment | None:
+        """The newest snapshot of a run; None where there is none, or it cannot be read and the whole journal is there."""
+        if not info.snap_seq:
+            return None
+        try:
+            return await read_moment(self.store, info.run_id, info.head, serializer)
+        except ContextSerdeError as error:
+            if info.tail:
+                raise
+            logger.warning("run %s of %s is read from its whole journal: %s", info.run_id, info.workflow, error)
+            return None
+
+    # ------------------------------------------------------------------------------------------------ snapshots
+    def look_after(self, run_id: str, journal: RunJournal) -> None:
+        """Begins to make a snapshot where there is much behind the last one."""
+        behind = journal.head - journal.snapshot
+        if (
+            (behind >= self.snapshot_records and journal.size >= journal.snapshot_size)
+            or behind >= SNAPSHOT_AT_LAST
+            or journal.size >= SNAPSHOT_BYTES
+        ) and not self._closing:
+            journal.keeping = True
+            self._keeper.spawn(copy_context(), functools.partial(self._snapshot, run_id, journal))
+
+    async def _snapshot(self, run_id: str, journal: RunJournal) -> None:
+        """Reads the run from its store, which is what it is taken for: so it is what a recovery would find, exactly."""
+        await checkpoint()  # now no record is without its consequences: these are written in one go
+        entry = self._live.get(run_id)
+        last, size = journal.head, journal.size
+        try:
+            if entry is None or entry[1] is not journal:
+                return
+            workflow = entry[0].workflow
+            serializer = record_serializer(workflow)
+            await journal.sync(last)
+            before = await read_moment(self.store, run_id, last, serializer)
+            entries = await read_entries(self.store, run_id, 0 if before is None else before.number, last)
+            if not entries:
+                return
+            records = await records_of(run_id, entries, serializer)
+            now = fold(workflow, run_id, records, entries[-1].at, before).moment
+            if now is not None and not entry[0].done:
+                journal.keep(dump_moment(now, serializer))
+        except StoreError as error:
+            logger.info("run %s gets its snapshot later: %s", run_id, error)
+        except Exception:
+            logger.exception("run %s has no snapshot of record %d, and is read from further back", run_id, last)
+        finally:
+            journal.snapshot, journal.size = last, journal.size - size
+            journal.keeping = False
 
     async def _read_inbox(self, run_id: str) -> None:
         entry = self._live.get(run_id)
@@ -480,7 +578,7 @@ class RunHost:
                 self._live.pop(run_id)
                 self._resting.pop(run_id, None)
                 continue
-            until = None if journal.unanswered or self._idle_after is None else run.rests_until
+            until = None if journal.unanswered or journal.keeping or self._idle_after is None else run.rests_until
             if until is None or self._idle_after is None:
                 self._resting.pop(run_id, None)
                 continue

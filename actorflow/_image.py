@@ -236,3 +236,24 @@ class RunImage:
     dropped: int = 0
     timeout: float | None = None
     children: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Moment:
+    """What a run was after a record of its journal, from which the records behind it can be read on.
+
+    Attributes:
+        number: Number of the record.
+        at: When it was written, which the times in the image count from.
+        began: When the first record was written.
+        taken: How many events from outside had been recorded.
+        image: The run.
+        state: Its state.
+    """
+
+    number: int
+    at: float
+    began: float
+    taken: int
+    image: RunImage
+    state: Any  # of the workflow's type of state

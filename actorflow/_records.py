@@ -6,13 +6,28 @@ from typing import Any
 
 import attrs
 
+from actorflow._image import Moment
+from actorflow._json import fast_json
 from actorflow.abc import Record
 from actorflow.errors import ContextSerdeError, WorkflowRuntimeError
 from actorflow.events import Event
-from actorflow.serialization import JsonSerializer
+from actorflow.serialization import JsonSerializer, dump_run, dump_state, load_run, load_state
 from actorflow.snapshots import scope_of_workflow
+from actorflow.storage import Snapshot
 
-__all__ = ["dump_record", "edited", "load_record", "record_serializer"]
+__all__ = [
+    "CODEC",
+    "dump_moment",
+    "dump_record",
+    "edited",
+    "load_moment",
+    "load_record",
+    "record_serializer",
+    "taken_before",
+]
+
+CODEC = "json/1"
+"""How moments are written; another one where older code could not read it."""
 
 
 def record_serializer(workflow: object) -> JsonSerializer:
@@ -63,6 +78,63 @@ def load_record(run_id: str, kind: str, body: bytes, serializer: JsonSerializer)
             f"a {kind} record of run {run_id} is damaged: {error!r}; restore the store from a backup", code="AF310"
         ) from error
     return Record(run_id, kind, invocation, attempt, effects, value, took, trace)
+
+
+def dump_moment(moment: Moment, serializer: JsonSerializer) -> Snapshot:
+    """A moment of a run as a store keeps it.
+
+    Raises:
+        ContextSerdeError: Something in it cannot be kept; the message names its path.
+    """
+    data = {
+        "at": moment.at,
+        "began": moment.began,
+        "taken": moment.taken,
+        "state": dump_state(moment.state, serializer),
+        "run": dump_run(moment.image, serializer),
+    }
+    write, _ = fast_json()
+    return Snapshot(CODEC, write(data).encode(), moment.number)
+
+
+def load_moment(run_id: str, snapshot: Snapshot, serializer: JsonSerializer) -> Moment:
+    """The moment again that `dump_moment` made into bytes.
+
+    Raises:
+        ContextSerdeError: The bytes are malformed, or hold a type that is not known here.
+    """
+    if snapshot.codec != CODEC:
+        raise ContextSerdeError(
+            f"the snapshot of run {run_id} at record {snapshot.seq} is written in {snapshot.codec!r}, and this actorflow reads "
+            f"{CODEC!r}; update actorflow",
+            code="AF318",
+        )
+    try:
+        _, read = fast_json()
+        data = read(snapshot.body.decode())
+        at, began, taken = float(data["at"]), float(data["began"]), int(data["taken"])
+        state, run = data["state"], data["run"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ContextSerdeError(
+            f"the snapshot of run {run_id} at record {snapshot.seq} is damaged: {error!r}; restore the store from a backup",
+            code="AF318",
+        ) from error
+    return Moment(
+        number=snapshot.seq,
+        at=at,
+        began=began,
+        taken=taken,
+        image=load_run(run, serializer),
+        state=load_state(state, serializer),
+    )
+
+
+def taken_before(snapshot: Snapshot | None) -> int:
+    """How many events from outside a run had recorded when a snapshot was taken; needs none of the run's types."""
+    if snapshot is None:
+        return 0
+    _, read = fast_json()
+    return int(read(snapshot.body.decode())["taken"])
 
 
 def edited(record: Record, number: int, place: int, event: Event) -> Record:

@@ -6,8 +6,11 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, NoReturn, Protocol
 
+from anyio.lowlevel import checkpoint
+
 from actorflow import handle
-from actorflow._records import dump_record, load_record, record_serializer
+from actorflow._image import Moment, StreamImage
+from actorflow._records import dump_record, load_moment, load_record, record_serializer
 from actorflow._runtime.ending import error_of
 from actorflow._runtime.router import plan_of
 from actorflow._runtime.run import LiveRun
@@ -16,9 +19,9 @@ from actorflow.context import Context
 from actorflow.errors import ContextStateError, WorkflowRuntimeError
 from actorflow.events import Event, InputRequiredEvent, StopEvent
 from actorflow.serialization import JsonSerializer
-from actorflow.storage import Message, Receipt, RunInfo, Store, Topic
+from actorflow.storage import Entry, Message, Receipt, RunInfo, Store, Topic
 
-__all__ = ["HostSide", "StoredRun", "published_by", "read_journal"]
+__all__ = ["HostSide", "StoredRun", "published_by", "read_entries", "read_journal", "read_moment", "records_of"]
 
 POLL = 1.0  # seconds between two looks where no hint comes
 
@@ -38,13 +41,37 @@ class HostSide(Protocol):
         ...
 
 
-async def read_journal(store: Store, info: RunInfo, serializer: JsonSerializer, after: int = 0) -> list[Recorded]:
-    """All records of a run behind one."""
-    found: list[Recorded] = []
-    while entries := await store.read(info.run_id, after=after):
-        found += [Recorded(e.seq, load_record(info.run_id, e.kind, e.body, serializer), e.at) for e in entries]
+PAGE = 500  # records that are made of bytes at a time, before others may run
+
+
+async def read_entries(store: Store, run_id: str, after: int = 0, until: int | None = None) -> list[Entry]:
+    """All that is written of a run behind a record, and up to another one."""
+    found: list[Entry] = []
+    while entries := await store.read(run_id, after=after, until=until):
+        found += entries
         after = entries[-1].seq
     return found
+
+
+async def records_of(run_id: str, entries: Sequence[Entry], serializer: JsonSerializer) -> list[Recorded]:
+    """The same as records."""
+    found: list[Recorded] = []
+    for start in range(0, len(entries), PAGE):
+        page = entries[start : start + PAGE]
+        found += [Recorded(e.seq, load_record(run_id, e.kind, e.body, serializer), e.at) for e in page]
+        await checkpoint()
+    return found
+
+
+async def read_journal(store: Store, info: RunInfo, serializer: JsonSerializer, after: int = 0) -> list[Recorded]:
+    """All records of a run behind one, as far as they are kept."""
+    return await records_of(info.run_id, await read_entries(store, info.run_id, after), serializer)
+
+
+async def read_moment(store: Store, run_id: str, at: int | None, serializer: JsonSerializer) -> Moment | None:
+    """The run as its newest snapshot has it, of those made at a record or before."""
+    kept = await store.snapshot(run_id, at=at)
+    return None if kept is None else load_moment(run_id, kept, serializer)
 
 
 def published_by(record: Record) -> Iterator[Event]:
@@ -82,9 +109,21 @@ class StoredStream(handle.Stream[Any]):
         return self._read()
 
     async def _read(self) -> AsyncGenerator[Any, None]:
-        run, number, after, seen = self._run, 0, 0, 0
+        run, number, after, seen, hint = self._run, 0, 0, 0, -1
         while True:
-            for recorded in await run.records(after):
+            records = await run.records(after)
+            gone = records[0].number - 1 if records else await run.gone() if not after or hint == seen else 0
+            if gone > after:
+                stream = await self._kept(gone)
+                for number, event in enumerate(stream.events, stream.first + 1):
+                    if number > self._cursor:
+                        self._cursor = number
+                        if not self._types or isinstance(event, self._types):
+                            yield event
+                number, after = stream.first + len(stream.events), gone
+            for recorded in records:
+                if recorded.number > after + 1:
+                    break  # taken away while it was read
                 after = recorded.number
                 for event in published_by(recorded.record):
                     number += 1
@@ -94,7 +133,24 @@ class StoredStream(handle.Stream[Any]):
                             yield event
                 if recorded.record.kind == "closed":
                     return
+            hint = seen
             seen = await run.host.store.wake(Topic.JOURNAL, seen, POLL)
+
+    async def _kept(self, record: int) -> StreamImage:
+        """What a snapshot has of the events that retention has taken away, up to a record.
+
+        Raises:
+            ContextStateError: Some that the reader wants are not among them.
+        """
+        run = self._run
+        stream = (await run.moment(record)).image.stream
+        if self._cursor < stream.first:
+            raise ContextStateError(
+                f"events {self._cursor} to {stream.first - 1} of run {run.run_id} are gone: they are older than its store keeps "
+                f"them; read on with stream_events(after={stream.first - 1}), or keep them longer with Runtime(retention=…)",
+                code="AF319",
+            )
+        return stream
 
 
 class StoredRun(handle.Run[Any]):
@@ -124,6 +180,20 @@ class StoredRun(handle.Run[Any]):
     async def records(self, after: int) -> list[Recorded]:
         """The records behind one."""
         return await read_journal(self.host.store, self._info, self._serializer, after)
+
+    async def gone(self) -> int:
+        """Number of the last record that retention has taken away."""
+        info = await self.host.store.get(self.run_id)
+        if info is None:
+            raise unknown(self.run_id)
+        return info.tail
+
+    async def moment(self, at: int) -> Moment:
+        """The run as it was after the last record that retention has taken away."""
+        found = await read_moment(self.host.store, self.run_id, at, self._serializer)
+        if found is None or found.number != at:
+            raise unknown(self.run_id)  # it was deleted meanwhile, or has lost more
+        return found
 
     # ------------------------------------------------------------------------------------------------ the end
     def __await__(self) -> Generator[Any, Any, Any]:

@@ -39,7 +39,7 @@ from actorflow.abc import DeadLetter
 from actorflow.errors import ContextSerdeError
 from actorflow.events import Event
 
-__all__ = ["Photographer", "go_on", "take"]
+__all__ = ["Photographer", "go_on", "put_back", "take"]
 
 
 def take(run: LiveRun) -> RunImage:
@@ -92,7 +92,7 @@ class Photographer:
                     buffers.append(BufferImage(step=actor.name, id=name, events=tuple(buffer.events)))
         for group in run.groups or ():
             self.group(group)
-        timeout = None if run.deadline == math.inf else run.deadline - self.now
+        timeout = None if run.deadline == math.inf else max(0.0, run.deadline - self.now)
         spawned: dict[str, str] = run.spawned or {}
         kept = () if run.waits is None else run.waits.peek()
         return RunImage(
@@ -254,18 +254,45 @@ def _is_bare(item: Delivery) -> bool:
 
 def go_on(run: LiveRun, image: RunImage) -> None:
     """Puts what an image of a run that had begun holds into one that is new, and lets it go on."""
-    plan, now = run.plan, run.timers.clock()
-    run.wrapped = run.resumed = True
-    run.pending = False
-    run.numbers, run.asked, run.prompts = image.numbers, image.asked, image.prompts
+    run.resumed = True
     run.dropped_before = image.dropped
-    groups, members = _groups(run, image)
-    for letter in image.dead:
-        run.letters().append(DeadLetter(letter.event, letter.reason, letter.step, letter.attempt, run.run_id))
     if image.stream.events or image.stream.first:
         run.restore_stream(Hub.restored(image.stream.first, image.stream.events, image.stream.resume))
     marks = image.marks or itertools.repeat(0)
     run.restore_waits(list(zip(image.kept, marks, strict=False)), image.waited)
+    groups, members = put_back(run, image)
+    run.expect(
+        entry[2]
+        for saved in image.items
+        if saved.progress is not None
+        for entry in saved.progress.log
+        if entry[0] == "waiting" and len(entry) > 2
+    )
+    timeout = run.workflow._actorflow_options.timeout
+    if timeout is not None:
+        run.timers.arm(run, run.timers.clock() + (timeout if image.timeout is None else image.timeout))
+    look_again(run, members)
+    for group in groups:
+        if not group.open and group in (run.groups or ()):
+            close(run, group)  # what was left of it is gone with a step
+    run.look_around()
+
+
+def put_back(run: Any, image: RunImage, *, stuck: bool = False) -> tuple[list[Group], list[Member]]:
+    """Puts everything that is under way to where it was; the groups and their members.
+
+    Args:
+        run: A new `LiveRun`, or what stands for one.
+        image: What it is to be.
+        stuck: Whether members that only joins hold are stuck from the beginning, as they were; else that is to be found out.
+    """
+    plan: Plan = run.plan
+    run.wrapped = True
+    run.pending = False
+    run.numbers, run.asked, run.prompts = image.numbers, image.asked, image.prompts
+    groups, members = _groups(run, image)
+    for letter in image.dead:
+        run.letters().append(DeadLetter(letter.event, letter.reason, letter.step, letter.attempt, run.run_id))
     for buffer in image.buffers:
         run.actor(plan.by_name[buffer.step]).buffer(buffer.id).events.extend(buffer.events)
     for saved in image.items:
@@ -279,30 +306,20 @@ def go_on(run: LiveRun, image: RunImage) -> None:
         member = _alive(members, saved.member)
         if member is not None:
             member.held += 1
+    for member in members if stuck else ():
+        member.stuck = 0 < member.live == member.held
+        member.group.stuck += member.stuck
+    for saved in image.joins:
         join = run.actor(plan.by_name[saved.step]).join
         assert join is not None  # noqa: S101
         join.add(_delivery(plan, saved, members))
-    run.expect(
-        entry[2]
-        for saved in image.items
-        if saved.progress is not None
-        for entry in saved.progress.log
-        if entry[0] == "waiting" and len(entry) > 2
-    )
     alive = Counter(member.group for member in members if member.live)
     for group in groups:
         group.open = alive[group]
-    timeout = run.workflow._actorflow_options.timeout
-    if timeout is not None:
-        run.timers.arm(run, now + (timeout if image.timeout is None else image.timeout))
-    look_again(run, members)
-    for group in groups:
-        if not group.open and group in (run.groups or ()):
-            close(run, group)  # what was left of it is gone with a step
-    run.look_around()
+    return groups, members
 
 
-def _groups(run: LiveRun, image: RunImage) -> tuple[list[Group], list[Member]]:
+def _groups(run: Any, image: RunImage) -> tuple[list[Group], list[Member]]:
     plan = run.plan
     groups = [Group(None, plan.by_name[saved.opener], saved.size) for saved in image.groups]
     members = [Member(groups[saved.group]) for saved in image.members]

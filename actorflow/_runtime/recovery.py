@@ -20,9 +20,9 @@ from typing import Any, cast
 
 import attrs
 
-from actorflow._image import AttemptsImage, ItemImage, ProgressImage, RunImage, StreamImage
-from actorflow._runtime.actor import Actor, Delivery
-from actorflow._runtime.capture import Photographer, go_on
+from actorflow._image import AttemptsImage, ItemImage, Moment, ProgressImage, RunImage, StreamImage
+from actorflow._runtime.actor import Actor, Delivery, Resumed
+from actorflow._runtime.capture import Photographer, go_on, put_back
 from actorflow._runtime.dispatch import RECORD_BITS, Dispatch
 from actorflow._runtime.ending import error_of
 from actorflow._runtime.execution import made_once
@@ -52,7 +52,9 @@ class Folded:
         ending: Its terminal event, where it is over or about to be.
         error: What it failed with.
         over: Whether nothing is left to do but to know of it.
-        published: Everything that it has published.
+        published: What it has published: everything, or the end of it where it was read on from a moment.
+        moment: What can be kept to read on from, unless the last record has consequences with records of their own behind it,
+            events that were dropped; None where the run is over, or about to be.
     """
 
     image: RunImage
@@ -61,21 +63,25 @@ class Folded:
     error: BaseException | None
     over: bool
     published: Sequence[Event]
+    moment: Moment | None
 
 
-def fold(workflow: Any, run_id: str, records: Sequence[Recorded], now: float) -> Folded:
+def fold(workflow: Any, run_id: str, records: Sequence[Recorded], now: float, since: Moment | None = None) -> Folded:
     """What a run was after the last of its records.
 
     Args:
         workflow: An instance of the workflow.
         run_id: Id of the run.
-        records: All records of its journal, from the first.
+        records: All records of its journal, from the first, or from the one behind `since`.
         now: What time it is, on the clock of the records.
+        since: The run as it was after an earlier record.
 
     Raises:
         InternalError: A record does not follow from those before it.
     """
     folding = Fold(workflow, plan_of(workflow), run_id, records, now)
+    if since is not None:
+        folding.go_on_from(since)
     folding.run_through()
     return folding.folded()
 
@@ -149,11 +155,12 @@ class Fold(Dispatch):
         asked: How many questions have got an id.
         waited: How many waits have begun.
         spawned: Children whose end no body has looked at, with the names of their workflows.
+        unread: How many of the first events that it has shown are not in `published`.
     """
 
     __slots__ = (
-        "_error", "_index", "_kept", "_over", "_records", "_run_id", "_terminal", "asked", "at", "published", "spawned", "state",
-        "table", "waited",
+        "_began", "_error", "_index", "_kept", "_over", "_records", "_run_id", "_taken", "_terminal", "asked", "at", "published",
+        "spawned", "state", "table", "unread", "waited",
     )  # fmt: skip
 
     def __init__(self, workflow: Any, plan: Plan, run_id: str, records: Sequence[Recorded], now: float) -> None:
@@ -169,10 +176,50 @@ class Fold(Dispatch):
         self.at = now
         self.asked = 0
         self.waited = 0
+        self._began = 0.0
+        self._taken = 0
         self.published: list[Event] = []
+        self.unread = 0
         self.state: StateStore[Any] = StateStore.of(plan.graph.state_type)
         self.table: dict[int, _Work] = {}
         self.spawned: dict[str, str] = {}
+
+    def go_on_from(self, since: Moment) -> None:
+        """Becomes what the run was at a moment."""
+        image = since.image
+        self.at, self._began, self._taken = since.at, since.began, since.taken
+        self.appended = since.number
+        self.state = StateStore(copy_data(since.state), self.plan.graph.state_type)
+        self.waited, self._dropped = image.waited, image.dropped
+        self._kept = dict(zip(image.marks, image.kept, strict=True))
+        self.unread, self.published = image.stream.first, list(image.stream.events)
+        self.spawned = dict(image.children) if image.run_id == self._run_id else {}  # else it was forked from that one
+        put_back(self, image, stuck=True)
+        self.pending = False
+        self._limit()
+
+    def _limit(self) -> None:
+        timeout = self.workflow._actorflow_options.timeout
+        if timeout is not None:
+            self.deadline = self._began + timeout
+
+    def put_back(self, target: Actor, item: Any) -> None:
+        """Puts an event that was under way into the table, with how far its body had come."""
+        if not isinstance(item, Resumed):
+            self.table[item.number] = _Work(target, item)
+            return
+        work = self.table[item.number] = _Work(
+            target, Delivery(item.event, item.number, item.record, item.member, item.trail)
+        )
+        progress = item.progress
+        work.log = [
+            ("waiting", self.at + entry[1], *entry[2:]) if entry[0] == "waiting" and entry[1] is not None else entry
+            for entry in progress.log
+        ]
+        if progress.attempts is not None:
+            work.attempts = {**attrs.asdict(progress.attempts, recurse=False), "at": self.at}
+        if progress.delay is not None:
+            work.due = self.at + progress.delay
 
     # ------------------------------------------------------------------------------------------------ the records
     def run_through(self) -> None:
@@ -193,6 +240,7 @@ class Fold(Dispatch):
             case "created":
                 self._created(record.effects[0][1])
             case "event":
+                self._taken += 1
                 for _, event, step in record.effects:
                     with contextlib.suppress(WorkflowRuntimeError):  # its sender was told
                         self.route(event, step, None, self.appended)
@@ -208,9 +256,8 @@ class Fold(Dispatch):
                 self._progress(record, record.invocation[0])
 
     def _created(self, start: Event) -> None:
-        timeout = self.workflow._actorflow_options.timeout
-        if timeout is not None:
-            self.deadline = self.at + timeout
+        self._began = self.at
+        self._limit()
         for k in self.plan.route(type(start)).receivers:
             actor = self.actor(k)
             if actor.join is not None:
@@ -411,13 +458,23 @@ class Fold(Dispatch):
     def folded(self) -> Folded:
         """All of it as values."""
         self.restore_waits([(event, mark) for mark, event in self._kept.items()], self.waited)
+        image = _Folder(self).image()
+        moment = Moment(
+            number=self._records[-1].number if self._records else self.appended,
+            at=self.timers.clock(),
+            began=self._began,
+            taken=self._taken,
+            image=image,
+            state=self.state.value,
+        )
         return Folded(
-            image=_Folder(self).image(),
+            image=image,
             state=self.state,
             ending=self._terminal,
             error=self._error,
             over=self._over,
             published=self.published,
+            moment=None if self.done else moment,
         )
 
     def not_begun(self) -> tuple[()]:
@@ -460,4 +517,5 @@ class _Folder(Photographer):
     def stream(self) -> StreamImage:
         """The end of what was published."""
         published: list[Event] = self.run.published
-        return StreamImage(first=max(0, len(published) - KEEP), events=tuple(published[-KEEP:]))
+        first = self.run.unread + max(0, len(published) - KEEP)
+        return StreamImage(first=first, events=tuple(published[-KEEP:]))

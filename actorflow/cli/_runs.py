@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from actorflow._journals import journal_lines
+from actorflow._records import taken_before
 from actorflow.cli._refusals import CommandError
 from actorflow.cli._stores import as_json, moment, run_data, run_of, with_store, word
 from actorflow.storage import Entry, Fork, Message, Page, Receipt, RunInfo, RunQuery, Status, Store
@@ -166,9 +167,10 @@ def fork(run: str, /, *, store: str, at: int, id_: str | None = None) -> int:
 
     async def ask(kept: Store) -> RunInfo:
         info = await run_of(kept, run)
-        if not 1 <= at <= info.head:
-            raise CommandError(f"run {run} has no record {at}; it has 1 to {info.head}")
-        seen = 0
+        first = max(info.tail, 1)
+        if not first <= at <= info.head:
+            raise CommandError(f"run {run} has no record {at}; it has {first} to {info.head}")
+        seen = taken_before(await kept.snapshot(run, at=info.tail)) if info.tail else 0
         async for entry in entries_of(kept, info):
             seen += entry.kind == "event" and entry.seq <= at
         return await kept.fork(Fork(run_id=run, at=at, seen=seen, new_id=id_ or uuid.uuid4().hex))

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import anyio
 import attrs
 
-from actorflow._records import dump_record, load_record, record_serializer
+from actorflow._image import Moment
+from actorflow._records import dump_moment, dump_record, load_moment, load_record, record_serializer
 from actorflow._runtime.recovery import Folded, fold
 from actorflow._runtime.run import LiveRun
 from actorflow._runtime.runtime import Runtime
@@ -22,9 +23,10 @@ from actorflow.testing.schedule import Schedule
 from actorflow.testing.simulate import simulate
 from actorflow.workflow import Workflow
 
-__all__ = ["CrashReport", "assert_crash_consistent"]
+__all__ = ["CrashReport", "assert_crash_consistent", "may_be_kept"]
 
 RUN_ID = "crashing"
+SNAPSHOTS = 3  # records between two moments that are kept
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +80,35 @@ class _Journal:
         ]
 
 
+def may_be_kept(records: Sequence[Recorded], n: int) -> bool:
+    """Whether the n-th record has all its consequences before the next one: what it dropped is told behind it."""
+    return n == len(records) or records[n].record.kind != "dropped" or records[n].record.value[1] == ""
+
+
+class _Moments:
+    """Snapshots as a host keeps them: of a few records each, read on from the one before, through the codec."""
+
+    def __init__(self, serializer: JsonSerializer) -> None:
+        self._serializer = serializer
+        self._kept: list[Moment] = []
+
+    def keep(self, workflow: Any, records: Sequence[Recorded]) -> None:
+        """Those of a journal."""
+        for n in range(SNAPSHOTS, len(records), SNAPSHOTS):
+            since = self._kept[-1] if self._kept else None
+            if not may_be_kept(records, n):
+                continue
+            rest = records[0 if since is None else since.number : n]
+            one = fold(workflow, RUN_ID, rest, rest[-1].at, since).moment
+            if one is None:
+                return  # it is over
+            self._kept.append(load_moment(RUN_ID, dump_moment(one, self._serializer), self._serializer))
+
+    def newest(self, n: int) -> Moment | None:
+        """The newest of the first n records; none at times, for runs without a snapshot are read too."""
+        return next((one for one in reversed(self._kept) if one.number <= n), None) if n % 2 else None
+
+
 @attrs.frozen(kw_only=True)
 class _Outcome:
     """What is the same, however often a run crashed."""
@@ -101,9 +132,10 @@ def assert_crash_consistent(
 ) -> CrashReport:
     """Runs a workflow to its end with a journal, and again from each prefix of that journal.
 
-    Each of the runs that go on must end like the first one, with an equal result, an equal state, and the same events
-    published; no outcome of a body may be recorded twice; and what is read from a journal must be what the run was that
-    wrote it. Everything runs in virtual time, and records go through the codec as they do on a disk.
+    Every other one is read from a snapshot, as is made every few records, and the records behind it. Each of the runs
+    that go on must end like the first one, with an equal result, an equal state, and the same events published; no outcome
+    of a body may be recorded twice; and what is read from a journal must be what the run was that wrote it. Everything runs
+    in virtual time, and records go through the codec as they do on a disk.
 
     Args:
         workflow: Makes an instance of the workflow; bodies begin anew with each.
@@ -132,6 +164,8 @@ def assert_crash_consistent(
     start = start_event or type(workflow())._actorflow_graph().start_event()
     created = Record(RUN_ID, "created", effects=(("send", start, None),), value=type(workflow()).__name__)
 
+    moments = _Moments(serializer)
+
     def play(before: Sequence[tuple[str, bytes, float]], sent: int) -> tuple[_Outcome, _Journal]:
         made: list[tuple[_Outcome, _Journal]] = []
 
@@ -141,7 +175,9 @@ def assert_crash_consistent(
                 journal.append(created)
             one = workflow()
             async with Runtime(turns=current_turns()) as rt:
-                run = rt._keeper.revive(one, RUN_ID, fold(one, RUN_ID, journal.recorded(), journal.now()), journal)
+                since = moments.newest(len(before))
+                records = journal.recorded()[0 if since is None else since.number :]
+                run = rt._keeper.revive(one, RUN_ID, fold(one, RUN_ID, records, journal.now(), since), journal)
                 outcome = await _outcome(run, journal, outside[sent:], normal)
                 made.append((outcome, journal))
 
@@ -150,6 +186,7 @@ def assert_crash_consistent(
 
     whole, journal = play((), 0)
     _agrees(whole, fold(workflow(), RUN_ID, journal.recorded(), 0.0), "the whole journal")
+    moments.keep(workflow(), journal.recorded())
     crashes = 0
     for cut in range(1, len(journal.entries) + 1, every):
         prefix = journal.entries[:cut]
