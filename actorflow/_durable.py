@@ -65,6 +65,10 @@ MOST = 10_000  # runs at work at a time
 SNAPSHOT_RECORDS = 1_000  # behind the last snapshot, after which another one is made if it is no larger than these
 SNAPSHOT_AT_LAST = 5_000  # records after which one is made in any case: about 0.2 s when they are read
 SNAPSHOT_BYTES = 4 * 1024 * 1024  # and so is it after so many bytes
+COLLECT_FIRST, COLLECT_EVERY = 60.0, 3_600.0  # seconds between two looks for what is old, of all hosts together
+COLLECT_ROWS = 500  # of one batch, about
+TROUBLE = 1_000  # characters of why a run cannot go on
+COLLECT_REST = 0.1  # seconds between two batches of it, in which others write
 
 
 def status_of(event: Event) -> Status:
@@ -218,6 +222,7 @@ class RunHost:
         store: The store, or its address.
         workflows: Whose runs it works on.
         idle_after: Seconds after which a run that waits for the outside leaves memory; None for never.
+        retention: Seconds after which runs that are over, and records behind a snapshot, are removed; None for never.
         ttl: Seconds without a heartbeat after which others may take its runs.
     """
 
@@ -228,13 +233,16 @@ class RunHost:
         workflows: Sequence[Any],
         *,
         idle_after: float | None = None,
+        retention: float | None = None,
         ttl: float = TTL,
     ) -> None:
         self.store: Store = store_from_url(store) if isinstance(store, str) else store
         self._keeper = keeper
         self._workflows: Mapping[str, Any] = {plan_of(workflow).name: workflow for workflow in workflows}
         self._idle_after = idle_after
+        self._retention = retention
         self._ttl = ttl
+        self._unreadable: set[str] = set()
         self._host: Host | None = None
         self._live: dict[str, tuple[LiveRun, RunJournal]] = {}
         self._resting: dict[str, tuple[int, float]] = {}  # since when, and behind which record
@@ -243,6 +251,7 @@ class RunHost:
         self._children = Children(self, keeper, self._workflows)
         keeper.start_child = self._children.start
         self.snapshot_records = SNAPSHOT_RECORDS
+        self.collect_every = COLLECT_EVERY
 
     # ------------------------------------------------------------------------------------------------ open and close
     async def open(self) -> None:
@@ -253,7 +262,7 @@ class RunHost:
         """
         await self.store.open()
         await self._register()
-        for work in (self._beat, self._work):
+        for work in (self._beat, self._work) if self._retention is None else (self._beat, self._work, self._collect):
             self._keeper.spawn(copy_context(), work)
 
     async def _register(self) -> None:
@@ -401,6 +410,20 @@ class RunHost:
             self._release_idle()
             seen = await self.store.wake(Topic.WORK, seen, min(POLL, wake_in))
 
+    async def _collect(self) -> None:
+        """Removes what is old, a little at a time; of all hosts of the store one does it."""
+        assert self._retention is not None  # noqa: S101
+        await anyio.sleep(min(COLLECT_FIRST, self.collect_every))
+        while True:
+            try:
+                found = await self.store.gc(self._retention, limit=COLLECT_ROWS, every=self.collect_every)
+                while found.more:
+                    await anyio.sleep(COLLECT_REST)
+                    found = await self.store.gc(self._retention, limit=COLLECT_ROWS)
+            except StoreError as error:
+                logger.info("what is old is removed from the store later: %s", error)
+            await anyio.sleep(self.collect_every)
+
     async def _claim(self) -> float:
         """Takes runs that nobody has, and messages for those that are here; seconds until one is due."""
         if self._closing:
@@ -413,7 +436,7 @@ class RunHost:
             host = self._host
             assert host is not None  # noqa: S101
             try:
-                claimed = await self.store.claim(host, max(0, MOST - len(self._live)))
+                claimed = await self.store.claim(host, max(0, MOST - len(self._live)), skip=tuple(self._unreadable))
             except StoreError as error:
                 self._drop_all(host, error)
                 return 0.0
@@ -439,6 +462,7 @@ class RunHost:
             entries = await read_entries(self.store, info.run_id, 0 if since is None else since.number)
             records = await records_of(info.run_id, entries, serializer)
             folded = fold(workflow, info.run_id, records, self.store.now(), since)
+            self._keeper.check_gates(plan_of(workflow))
             snapshot: Snapshot | None = None
             if len(entries) >= self.snapshot_records and folded.moment is not None:
                 # Nobody is to read them all again. What they caused and nobody has written down is done anew, and told then.
@@ -446,12 +470,8 @@ class RunHost:
             await self._tell_beginning(info, serializer, records)
         except StoreError:
             raise
-        except Exception:
-            # It stays this host's, and so nobody else stumbles over it.
-            logger.exception(
-                "run %s of %s cannot be read from its journal, and is left alone", info.run_id, info.workflow,
-                extra={"run_id": info.run_id, "workflow": info.workflow},
-            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001 - whatever it is, another host may do better
+            self._give_back(info, error)
             return
         if self._closing or self._host is not host:
             return  # it is handed back with the others, or was lost with them while it was read
@@ -482,6 +502,24 @@ class RunHost:
         hook = self._keeper.hooks.context_found
         if hook is not None and record.trace is not None:
             hook(run_id, event, record.trace)
+
+    def _give_back(self, info: RunInfo, error: Exception) -> None:
+        """Leaves a run to others that this host cannot go on with, and has it say so in the store."""
+        self._unreadable.add(info.run_id)
+        logger.error(
+            "run %s of %s cannot go on here, and waits in the store for a host that can read it; start one with the code that "
+            "wrote it, or step back to a record that can be read with Runtime.fork [AF320]",
+            info.run_id, info.workflow, exc_info=error, extra={"run_id": info.run_id, "workflow": info.workflow},
+        )  # fmt: skip
+        given = Commit(
+            run_id=info.run_id,
+            epoch=info.epoch,
+            head=info.head,
+            seen=info.seen,
+            release=True,
+            trouble=f"{type(error).__name__}: {error}"[:TROUBLE],
+        )
+        self.store.ask(given)
 
     async def _moment(self, info: RunInfo, serializer: JsonSerializer) -> Moment | None:
         """The newest snapshot of a run; None where there is none, or it cannot be read and the whole journal is there."""

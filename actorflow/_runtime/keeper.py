@@ -338,6 +338,11 @@ class Keeper:
             run.begin()
         return run
 
+    def check_gates(self, plan: Plan) -> None:
+        """Refuses a run whose steps name limits that the runtime does not have."""
+        if plan.gated:
+            self.gates.check(plan)
+
     def revive(
         self,
         workflow: Any,
@@ -357,8 +362,7 @@ class Keeper:
         """
         self.check_open(workflow)
         plan = plan_of(workflow)
-        if plan.gated:
-            self.gates.check(plan)
+        self.check_gates(plan)
         from actorflow._runtime.recovery import resume  # noqa: PLC0415 (imported when first needed)
 
         run = LiveRun(self, workflow, plan, None, None, run_id)

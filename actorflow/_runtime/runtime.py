@@ -52,6 +52,8 @@ class Runtime:
             ``"sqlite:///runs.db"``; None for none. Then leaving the block hands back what is not finished.
         workflows: With a store, the workflows whose runs are worked on here, an instance each.
         idle_after: With a store, seconds after which a run that waits for the outside leaves memory; None for never.
+        retention: With a store, seconds after which runs that are over are removed from it, and of others the records that
+            they do not need to go on; None for never.
 
     Example:
         >>> from actorflow import Runtime, StartEvent, StopEvent, Workflow, step
@@ -80,6 +82,7 @@ class Runtime:
         store: Store | str | None = None,
         workflows: Sequence[Workflow[Any, Any]] = (),
         idle_after: float | None = None,
+        retention: float | None = 30 * 86_400.0,
     ) -> None:
         given: Mapping[str, object] = limits or {}
         for name, total in given.items():
@@ -92,7 +95,7 @@ class Runtime:
         self._keeper = Keeper(instruments, turns, journal, limits, grace, on_failure)
         self._host: StoreHost | None = None
         if store is not None:
-            self._host = ports.host(self._keeper, store, workflows, idle_after=idle_after)
+            self._host = ports.host(self._keeper, store, workflows, idle_after=idle_after, retention=retention)
         elif workflows:
             raise WorkflowRuntimeError("Runtime got workflows= and no store=; give both or none", code="AF315")
         self._token: Token[Keeper | None] | None = None

@@ -17,7 +17,7 @@ from actorflow.storage import Entry, Fork, Message, Page, Receipt, RunInfo, RunQ
 
 __all__ = ["cancel", "delete", "entries_of", "fork", "gc", "list_", "show"]
 
-FACTS = ("workflow", "version", "owner", "epoch", "parent", "key", "forked_from")
+FACTS = ("workflow", "version", "owner", "epoch", "parent", "key", "forked_from", "trouble")
 
 
 def list_(
