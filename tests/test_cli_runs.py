@@ -232,8 +232,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no address": (
         ["runs", "list", "--store", "runs.db"],
         (
-            "'runs.db' is no address of a store; give sqlite:///runs.db, sqlite:////an/absolute/runs.db or "
-            "sqlite:///:memory: [AF228]"
+            "'runs.db' is no address of a store; give sqlite:///runs.db, sqlite:////an/absolute/runs.db, "
+            "sqlite:///:memory: or postgresql://user@host/database [AF228]"
         ),
     ),
     "no such run": (["runs", "show", "C-1", *STORE], "no run 'C-1' in the store; its newest: B-1, A-2, A-1"),
