@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -74,8 +75,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(who: Served, python: str, folder: Path) -> Generator[int]:
-    """A server at work, by its port."""
+def served(who: Served, python: str, folder: Path) -> Generator[tuple[int, int]]:
+    """A server at work, by its port and the number of its process."""
     port = free_port()
     path = folder / f"{who.module}-{who.backend}.db"
     store = "" if not who.kept else f"sqlite:///{path}" if who.module == OURS else str(path)
@@ -89,7 +90,7 @@ def served(who: Served, python: str, folder: Path) -> Generator[int]:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{who.title} does not begin to serve; run {' '.join(command)} to see why")
             time.sleep(0.05)
-        yield port
+        yield port, process.pid
     finally:
         process.kill()
         process.wait()
@@ -115,7 +116,7 @@ async def _post(stream: SocketStream, n: int) -> int:
 
 
 async def measured(port: int, runs: int) -> float:
-    """Runs a second."""
+    """Seconds that so many runs take."""
     left = iter(range(runs))
 
     async def client() -> None:
@@ -128,20 +129,29 @@ async def measured(port: int, runs: int) -> float:
     async with anyio.create_task_group() as group:
         for _ in range(min(CLIENTS, runs)):
             group.start_soon(client)
-    return runs / (time.perf_counter() - begin)
+    return time.perf_counter() - begin
 
 
-def rounds(who: Sequence[Served], python: str, runs: int, times: int) -> dict[str, list[float]]:
-    """Runs a second of each, in turn, `times` times."""
+def processor(pid: int) -> float:
+    """Seconds of processor time that a process has had, by what Linux says."""
+    _, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")
+    fields = rest.split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rounds(who: Sequence[Served], python: str, runs: int, times: int, *, cpu: bool = False) -> dict[str, list[float]]:
+    """Runs a second of each, in turn, `times` times; with `cpu`, of the server's processor time."""
     found: dict[str, list[float]] = {one.title: [] for one in who}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
-        ports = {one.title: stack.enter_context(served(one, python, folder)) for one in who}
-        for port in ports.values():
+        servers = {one.title: stack.enter_context(served(one, python, folder)) for one in who}
+        for port, _ in servers.values():
             anyio.run(measured, port, max(CLIENTS, runs // 10))  # what is compiled and opened once
         for _ in range(times):
-            for title, port in ports.items():
-                found[title].append(anyio.run(measured, port, runs))
+            for title, (port, pid) in servers.items():
+                before = processor(pid) if cpu else 0.0
+                seconds = anyio.run(measured, port, runs)
+                found[title].append(runs / (processor(pid) - before if cpu else seconds))
     return found
 
 
@@ -162,12 +172,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
     parser.add_argument("--compare", action="store_true", help="measure llama-agents-server too, in one run with ours")
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="of the server's processor time: for machines that are busy otherwise (Linux)",
+    )
     parser.add_argument("--json", type=Path, help="where to write all numbers")
     asked = parser.parse_args()
     python = python_with_peers() if asked.compare else sys.executable
     runs, times = (60, 3) if asked.quick else (600, 7)
     who = contenders(compare=asked.compare)
-    found = rounds(who, python, runs, times)
+    found = rounds(who, python, runs, times, cpu=asked.cpu)
     print(table(who, found))
     if asked.json is not None:
         asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
