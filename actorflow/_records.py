@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import attrs
@@ -36,7 +37,13 @@ def record_serializer(workflow: object) -> JsonSerializer:
     Args:
         workflow: An instance of the workflow.
     """
-    return JsonSerializer().within(scope_of_workflow(type(workflow)))
+    return _plain().within(scope_of_workflow(type(workflow)))
+
+
+@functools.cache
+def _plain() -> JsonSerializer:
+    """A serializer of no workflow: making one costs as much as a record."""
+    return JsonSerializer()
 
 
 def dump_record(record: Record, serializer: JsonSerializer) -> bytes:
