@@ -74,7 +74,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a run's time begins anew": (
         RECOVERY,
-        "self.deadline = self.at + timeout",
+        "self.deadline = self._began + timeout",
         "self.deadline = self.timers.clock() + timeout",
         HOSTS + "test_run_limits_survive[asyncio]",
     ),
