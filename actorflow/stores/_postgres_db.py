@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -9,7 +10,6 @@ import random
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from actorflow.errors import ActorflowError, StoreError
@@ -86,10 +86,19 @@ class Database:
         found: list[tuple[Any, ...]] = self.execute(statement, values).fetchall()
         return found
 
-    def pipeline(self) -> AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def pipeline(self) -> Generator[None]:
         """Statements inside are sent together, and answered together at its end."""
-        block: AbstractContextManager[Any] = self._connection.pipeline()
-        return block
+        block = self._connection.pipeline()
+        block.__enter__()
+        try:
+            yield
+        except BaseException:
+            # Told of an error it would log what became of the statements behind the one that failed.
+            with contextlib.suppress(load_psycopg().Error):
+                block.__exit__(None, None, None)
+            raise
+        block.__exit__(None, None, None)
 
     def begin(self) -> None:
         """Begins a transaction."""

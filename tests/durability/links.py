@@ -19,10 +19,10 @@ class Link:
         mask: Whether the server's first message about its process is changed, as a pooler does.
     """
 
-    def __init__(self, to: int, *, mask: bool = False) -> None:
+    def __init__(self, to: int, *, mask: bool = False, door: socket.socket | None = None) -> None:
         self._to = to
         self.mask = mask
-        self._door = socket.create_server(("127.0.0.1", 0))
+        self._door = door or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._door.getsockname()[1]
         self._whole = threading.Event()
         self._whole.set()
