@@ -363,6 +363,33 @@ def test_a_lease_that_has_run_out_is_not_renewed() -> None:
     db.close()
 
 
+def test_a_run_that_is_locked_when_its_host_is_taken_out_is_freed_later() -> None:
+    """Whoever froze in the middle of a transaction holds up nobody, and nothing of his is forgotten."""
+    schema = fresh_schema()
+
+    async def main() -> None:
+        async with a_store(schema) as store:
+            old, host = await store.register(CAPS), await store.register(CAPS)
+            await claimed(store, old, "a", "b")
+            db = plain(schema)
+            db.begin()
+            db.execute("SELECT 1 FROM @runs WHERE id = 'a' FOR UPDATE")
+            expire(schema, old)
+            got: list[str] = []
+            hint = 0
+            with anyio.fail_after(30):
+                while len(got) < 2:
+                    got += [run.run_id for run in (await store.claim(host, 10)).runs]
+                    if got == ["b"]:
+                        assert (await store.stats()).hosts == 2
+                        db.close()
+                    hint = await store.wake(Topic.WORK, hint, 1)
+            assert got == ["b", "a"]
+            assert (await store.stats()).hosts == 1
+
+    anyio.run(main)
+
+
 @both
 def test_others_are_told(backend: Backend) -> None:
     """A message wakes the process that has the run, and that one only."""

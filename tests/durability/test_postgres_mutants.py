@@ -68,6 +68,12 @@ MUTANTS: dict[str, Mutant] = {
         "ELSE false END",
         OWN + "test_a_process_that_is_killed_is_dead_at_once",
     ),
+    "a host forgotten before its runs": (
+        HOSTS,
+        " AND NOT EXISTS(SELECT 1 FROM @runs AS r WHERE r.owner = h.id)",
+        "",
+        OWN + "test_a_run_that_is_locked_when_its_host_is_taken_out_is_freed_later",
+    ),
     "relaxed sold as strict": (
         DB,
         'commits = "on" if self._durability == "strict" else "off"',
