@@ -64,7 +64,7 @@ def test_so_do_they_on_a_server_that_crashes_and_over_links_that_are_cut(backend
 def test_without_the_fence_the_harness_finds_harm_on_postgresql() -> None:
     """What keeps frozen processes from doing harm is the fence."""
     harm: set[str] = set()
-    for seed in range(1, 5):
+    for seed in range(1, 13):
         options = ["--postgres", "--kills", 16, "--freeze", 0.6, "--no-fence", "--seed", seed]
         harm |= harness("chaos", *options)["violations"].keys()
         if harm & {"outcomes not once", "out of order", "messages not once"}:
@@ -75,7 +75,7 @@ def test_without_the_fence_the_harness_finds_harm_on_postgresql() -> None:
 def test_without_the_fence_the_harness_finds_harm() -> None:
     """What keeps frozen processes from doing harm is the fence."""
     harm: set[str] = set()
-    for seed in range(1, 5):  # who is frozen at what moment is the machine's choice
+    for seed in range(1, 13):  # who is frozen at what moment is the machine's choice
         harm |= harness("chaos", "--kills", 16, "--freeze", 0.6, "--no-fence", "--seed", seed)["violations"].keys()
         if harm & {"outcomes not once", "out of order", "messages not once"}:
             return
