@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 
@@ -118,7 +118,7 @@ class Plan:
             receivers = self.graph.receivers(event_type)
             if issubclass(event_type, StopEvent):
                 route = Route("stop", ())
-                self.stops.add(event_type)
+                self.stops.add(cast("type", event_type))
             elif issubclass(event_type, InputRequiredEvent):
                 route = Route("stream", receivers)
             else:
