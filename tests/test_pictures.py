@@ -15,7 +15,7 @@ from actorflow import Context, Event, Runtime, StartEvent, StopEvent, Workflow, 
 from actorflow.abc import Recorded
 from actorflow.pictures import Picture, draw
 from actorflow.retry import ConstantDelayRetryPolicy
-from tests.test_page import CHROMIUM, in_browser
+from tests.pages.test_page import CHROMIUM, in_browser
 
 
 class Go(StartEvent):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -238,7 +239,7 @@ def test_spans_of_the_program_and_of_child_runs_are_in_the_tree(backend: Any) ->
             with trace.get_tracer("user", tracer_provider=seen.tracers).start_as_current_span("request"):
                 run = await rt.start(Outer(), StartEvent(tracers=seen.tracers))
             while not run.open_waits:
-                await anyio.sleep(0.01)
+                await checkpoint()
             assert seen.metric("actorflow.waits.open")[("asks", "Outer")] == 1
             await run.send_event(Answer(text="yes"))
             assert await run == "yes"
@@ -310,7 +311,7 @@ def test_a_run_stays_in_its_trace_across_processes(tmp_path: Path, backend: Any)
             with tracer.start_as_current_span("request"):
                 run = await rt.start(Approval(), StartEvent(), run_id="A-1")
             while not run.open_waits:
-                await anyio.sleep(0.01)
+                await checkpoint()
         async with Runtime(store=SqliteStore(store), workflows=[Approval()], instruments=[after.telemetry]) as rt:
             with trace.get_tracer("user", tracer_provider=after.tracers).start_as_current_span("another request"):
                 run = await rt.get("A-1")

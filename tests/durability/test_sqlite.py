@@ -166,7 +166,7 @@ def MOUNTED_NFS(_: Path) -> str:
     return "nfs4"
 
 
-@pytest.mark.parametrize("url", ["postgresql://x/y", "runs.db", "sqlite:", "sqlite:///", "sqlite://host/runs.db"])
+@pytest.mark.parametrize("url", ["mysql://x/y", "runs.db", "sqlite:", "sqlite:///", "sqlite://host/runs.db"])
 def test_an_address_of_no_store_is_refused(url: str) -> None:
     """With the forms that there are."""
     with pytest.raises(StoreError, match=r"is no address of a store; give sqlite:///runs\.db, .* \[AF228\]$"):

@@ -1,6 +1,6 @@
 """The page in a real browser, on a real server: whatever it shows and does is asked for as a user would.
 
-    ACTORFLOW_IMAGES=docs/images pytest tests/test_page.py      makes the documents' pictures anew
+    ACTORFLOW_IMAGES=docs/images pytest tests/pages/test_page.py      makes the documents' pictures anew
 
 Where there is no Chromium (``ACTORFLOW_CHROMIUM`` names one), one test is skipped, and says so.
 """
