@@ -95,8 +95,12 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
+RACES = {"rows that are not locked"}
+"""What does harm only when two processes write at the same moment."""
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str, tmp_path: Path) -> None:
     """The test fails on the mutant (and passes in the suite, on what it was made from)."""
     the_server()  # the test in the copy takes it too
-    assert_caught(MUTANTS[name], tmp_path)
+    assert_caught(MUTANTS[name], tmp_path, tries=20 if name in RACES else 1)
